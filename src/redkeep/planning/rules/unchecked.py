@@ -1,0 +1,136 @@
+"""What could not be looked at, and which rules that leaves out: said, never passed over."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from redkeep.model.checkup import Checkup, Node
+from redkeep.model.finding import Finding
+from redkeep.model.topology import Unreachable
+from redkeep.planning.rules.registry import Need, Rule
+from redkeep.planning.rules.words import listed
+
+NOT_CHECKED = "not-checked"
+
+#: need -> (what it is, how to make it possible)
+_WORDS: dict[Need, tuple[str, str]] = {
+    "config": (
+        "CONFIG GET",
+        "use a user with +config|get, or ask the provider which of these it takes care of",
+    ),
+    "acl": ("ACL LIST", "use a user with +acl|list"),
+    "vantage": ("connections from where clients are", "run it there, or name a host with --from USER@HOST"),
+    "host": ("the host", "name its login with --ssh USER@HOST, or run it there"),
+    "process": (
+        "the server's process",
+        "name the login of its host with --ssh USER@HOST, or run it there as root",
+    ),
+    "file": (
+        "the server's configuration file",
+        "name the login of its host with --ssh USER@HOST (root, or sudo without a password), or run it there as root",
+    ),
+}
+
+
+def unchecked(checkup: Checkup, rules: Iterable[Rule]) -> Iterator[Finding]:
+    yield from _silent(checkup)
+    every = list(rules)
+    yield from _left_out(checkup, every)
+    for need, (what, fix) in _WORDS.items():
+        left_out = [r.id for r in every if need in r.needs]
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for node in checkup.nodes:
+            if left_out and (reason := _missing(checkup, node, need)):
+                reasons[reason].append(node.name)
+        for reason, nodes in reasons.items():
+            yield Finding(
+                NOT_CHECKED,
+                "info",
+                listed(nodes),
+                f"{what}: {reason}",
+                f"These rules did not look there: {', '.join(left_out)}.",
+                fix,
+            )
+
+
+def _left_out(checkup: Checkup, rules: list[Rule]) -> Iterator[Finding]:
+    """Hosts that the user named, and that were of no use."""
+    for host in checkup.left_out:
+        what = "connections from it" if host.need == "vantage" else "the host"
+        needs = {"vantage"} if host.need == "vantage" else {"host", "process", "file"}
+        ids = [r.id for r in rules if needs & {*r.needs}]
+        yield Finding(
+            NOT_CHECKED,
+            "info",
+            host.name,
+            f"{what}: {host.reason}",
+            f"These rules did not look there: {', '.join(ids)}.",
+            host.next,
+        )
+
+
+def _silent(checkup: Checkup) -> Iterator[Finding]:
+    """Nodes that were not asked at all, by reason."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for node in checkup.nodes:
+        if isinstance(node.view, Unreachable):
+            visit = checkup.visit(node)
+            why = visit.login_detail if visit and visit.login in ("withheld", "refused") else ""
+            reasons[why or node.view.reason].append(node.name)
+    for reason, nodes in reasons.items():
+        yield Finding(
+            NOT_CHECKED,
+            "info",
+            listed(nodes),
+            reason,
+            "Nothing is known of these nodes but what others say of them. No rule looked at them.",
+            _advice(reason),
+        )
+
+
+def _advice(reason: str) -> str:
+    if "--trust-discovered" in reason or "--allow-clear-text" in reason:
+        return "if these are yours, say so with the option that is named"
+    if reason.startswith(("NOAUTH", "WRONGPASS", "ERR invalid password", "no password")):
+        return "give the password: redis://:PASSWORD@HOST, REDKEEP_PASSWORD, or --password-file"
+    return (
+        "start them, or let this machine through to them; where they have another address that leads there from here, "
+        "name that as well: redkeep check FIRST OTHER ..."
+    )
+
+
+def _missing(checkup: Checkup, node: Node, need: Need) -> str:
+    """Why this node could not be looked at in this way; empty where it was, or was not asked at all."""
+    if need in ("host", "process", "file"):
+        return _not_on_the_host(checkup, node, need)
+    if need == "vantage":
+        return _not_from_there(checkup, node)
+    view = node.seen
+    sentinel = view is not None and view.role == "sentinel"
+    if view is None or (need == "acl" and view.engine.version.major < 6) or (need == "config" and sentinel):
+        return ""
+    got = view.config if need == "config" else view.acl
+    return "" if got else node.details.refused.get(need, "refused")
+
+
+def _not_from_there(checkup: Checkup, node: Node) -> str:
+    reasons = []
+    for name, vantage in checkup.vantages.items():
+        visit = vantage.visits.get(node.address)
+        if visit is None or visit.outcome == "untried":
+            reasons.append(f"from {name}: {visit.detail if visit and visit.detail else 'not tried'}")
+    return "; ".join(reasons)
+
+
+def _not_on_the_host(checkup: Checkup, node: Node, need: Need) -> str:
+    host = checkup.hosts.get(node.host)
+    if host is None:
+        return "no way there: neither this machine nor one that --ssh names"
+    if isinstance(host.facts, Unreachable):
+        return host.facts.reason
+    if need == "process" and node.seen and node.process is None:
+        return "not found among the processes of its host (in a container?)"
+    if need == "file" and node.process and node.process.settings is None:
+        return f"{node.process.config_file} is not readable"
+    return ""

@@ -1,0 +1,1 @@
+"""What was on a victim's disk, a family a file."""

@@ -1,0 +1,228 @@
+"""``rescue inspect`` as a user runs it: what was on the disk, what was done to it, and nothing about a clean one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import Redkeep
+from tests.rescue import disks, victim
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return victim.clean(tmp_path_factory.mktemp("clean") / "root")
+
+
+@pytest.fixture(scope="module")
+def infected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = victim.infected(victim.clean(tmp_path_factory.mktemp("infected") / "root"))
+    if disks.program("db5.3_load"):
+        headers = [victim.rpm_header(f"package{i}", "1.0", "2.el7") for i in range(30)]
+        victim.berkeley(root / "var/lib/rpm/Packages", headers)
+    return root
+
+
+@pytest.fixture(scope="module")
+def image(infected: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("image")
+    return disks.partitioned(where / "disk.img", ("83", disks.ext4(infected, where / "root")))
+
+
+@pytest.fixture(scope="module")
+def report(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    run = Redkeep(tmp_path_factory.mktemp("run"))
+    before = _digest(image)
+    told = run("rescue", "inspect", str(image), "--json")
+    assert told.status == 3, told.everything
+    assert _digest(image) == before
+    return told.json
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def test_a_clean_centos_is_silent(clean: Path, tmp_path: Path) -> None:
+    document = Redkeep(tmp_path)("rescue", "inspect", str(clean), "--json").ok().json
+    assert document["intrusion"] == []
+    assert document["not_looked_at"]
+
+
+def test_the_system(report: Any) -> None:
+    system = report["system"]
+    assert system["name"] == "CentOS Linux 7 (Core)"
+    assert system["hostname"] == "shop-1"
+    users = {u["name"]: u for u in system["users"]}
+    assert users["root"]["password"] == "set"
+    assert users["app"]["password"] == "locked"
+    assert users["app"]["logs_in"]
+    assert not users["mysql"]["logs_in"]
+    services = {s["name"]: s for s in report["services"]}
+    assert services["shop.service"]["runs"].endswith("/home/app/shop.jar")
+    assert services["shop.service"]["enabled"]
+    assert report["partitions"][0]["kind"] == "ext4"
+
+
+def test_packages_of_an_old_rpm(report: Any) -> None:
+    disks.need("db5.3_load")
+    packages = report["system"]["packages"]
+    assert packages["manager"] == "rpm"
+    assert packages["count"] == 30
+    assert "package7 1.0-2.el7" in packages["installed"]
+
+
+def test_sites_with_their_includes(report: Any) -> None:
+    (site,) = report["sites"]
+    assert site["names"] == ["shop.example", "www.shop.example"]
+    assert site["roots"] == ["/usr/share/nginx/html"]
+    assert site["aliases"] == [{"location": "/upload/", "path": "/data/upload/"}]
+    assert {(p["location"], *p["servers"]) for p in site["proxies"]} == {
+        ("/api/", "127.0.0.1:8080", "127.0.0.1:8081"),
+        ("/admin/", "127.0.0.1:9090"),
+    }
+    assert [(u["path"], u["files"]) for u in site["uploads"]] == [("/data/upload/", 3)]
+    (certificate,) = report["certificates"]
+    assert certificate["names"] == ["shop.example"]
+    assert certificate["expired"] is True
+    assert certificate["key_state"] == "on the disk"
+
+
+def test_applications_and_their_settings_as_text(report: Any) -> None:
+    jar = next(a for a in report["applications"] if a["kind"] == "jar")
+    assert jar["main"] == "example.Shop"
+    parts = {p["file"]: {v["key"]: v for v in p["values"]} for p in jar["settings"]}
+    main = parts["BOOT-INF/classes/application.yml"]
+    assert main["spring.redis.password"] == {"key": "spring.redis.password", "secret": True, "characters": 4}
+    assert main["spring.profiles.active"]["value"] == "@profileActive@"
+    assert main["spring.datasource.password"]["value"] == "${DB_PASSWORD}"
+    assert main["spring.redis.port"]["value"] == "6379"
+    nested = parts["BOOT-INF/lib/shop-common-1.0.jar!/application-common.properties"]
+    assert nested["jdbc.url"]["value"] == "jdbc:mysql://127.0.0.1/shop?password=(7 characters)&x=1"
+    assert next(p for p in jar["settings"] if p["profile"] == "prod")
+    text = json.dumps(report)
+    for secret in ("hunter2", "topsecret", "phpsecret", "longer-secret", '"p w"'):
+        assert secret not in text
+
+
+def test_databases(report: Any) -> None:
+    (database,) = report["databases"]
+    assert (database["path"], database["flavor"], database["version"]) == (
+        "/var/lib/mysql",
+        "MySQL",
+        "5.5.62",
+    )
+    assert database["state"] == "clean"
+    shop = next(s for s in database["schemas"] if s["name"] == "shop")
+    engines = {t["name"]: t["engine"] for t in shop["tables"]}
+    assert engines == {"c": "InnoDB", "g": "InnoDB", "m": "MyISAM", "t": "InnoDB", "v": "view"}
+
+
+def test_redis(report: Any) -> None:
+    (config,) = report["redis"]["configurations"]
+    assert "protected-mode no" in config["open"]
+    files = {f["path"]: f for f in report["redis"]["files"]}
+    dump = files["/var/lib/redis/dump.rdb"]
+    assert (dump["rdb_version"], dump["keys"], dump["keys_exact"], dump["written_by"]) == (
+        9,
+        20,
+        True,
+        "5.0.7",
+    )
+    aof = files["/var/lib/redis/appendonly.aof"]
+    assert aof["commands"] == 103
+    assert [f["command"] for f in aof["flushes"]] == [102]
+    assert files["/var/spool/cron/root"]["strange_place"]
+
+
+SIGNS = {
+    ("intrusion-preload", "/etc/ld.so.preload"),
+    ("intrusion-cron", "/etc/cron.d/zzh"),
+    ("intrusion-key-by-redis", "/root/.ssh/authorized_keys"),
+    ("intrusion-known-file", "/tmp/kdevtmpfsi"),
+    ("intrusion-known-file", "/etc/libsystem.so"),
+    ("intrusion-known-name", "/usr/local/bin/xmrig"),
+    ("intrusion-program-in-tmp", "/tmp/kdevtmpfsi"),
+    ("intrusion-suid", "/var/tmp/.x/bash"),
+    ("intrusion-suid", "/usr/bin/bash"),
+    ("intrusion-root-user", "/etc/passwd"),
+    ("intrusion-service", "/etc/systemd/system/bot.service"),
+    ("intrusion-wiped-log", "/root/.bash_history"),
+    ("intrusion-redis-file", "/var/spool/cron/root"),
+    ("intrusion-redis-data", "/var/lib/redis/appendonly.aof"),
+    ("intrusion-redis-data", "/var/spool/cron/root"),
+    ("intrusion-redis-flush", "/var/lib/redis/appendonly.aof"),
+    ("intrusion-open-redis", "/etc/redis.conf"),
+}
+
+
+def test_signs_of_the_break_in(report: Any) -> None:
+    found = {(f["rule"], f["subject"]) for f in report["intrusion"]}
+    assert found >= SIGNS, SIGNS - found
+    for finding in report["intrusion"]:
+        assert {"severity", "evidence", "why", "fix", "confidence", "source"} <= set(finding)
+    assert any("memory" in line for line in report["not_looked_at"])
+
+
+def test_immutable_files_are_seen_in_an_image(infected: Path, tmp_path: Path) -> None:
+    image = disks.ext4(infected, tmp_path / "disk")
+    disks.need("debugfs")
+    disks.run("debugfs", "-w", "-R", "sif /var/spool/cron/root flags 0x80010", image)
+    document = Redkeep(tmp_path)("rescue", "inspect", str(image), "--json").json
+    assert ("intrusion-immutable", "/var/spool/cron/root") in {
+        (f["rule"], f["subject"]) for f in document["intrusion"]
+    }
+
+
+def test_text_html_and_reveal(image: Path, tmp_path: Path) -> None:
+    run = Redkeep(tmp_path)
+    told = run("rescue", "inspect", str(image), "--html", "report.html")
+    assert told.status == 3, told.everything
+    assert "SIGNS OF A BREAK-IN" in told.stdout
+    assert "present, 4 characters" in told.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "kdevtmpfsi" in page
+    assert victim.REDIS_SECRET not in page
+    assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o600
+    assert "hunter2" in run("rescue", "inspect", str(image), "--json", "--reveal").stdout
+
+
+def test_the_report_is_not_written_into_the_evidence(clean: Path, tmp_path: Path) -> None:
+    told = Redkeep(tmp_path)("rescue", "inspect", str(clean), "--html", str(clean / "report.html"))
+    told.error(4, "into the evidence")
+
+
+def test_rules_of_ones_own(infected: Path, tmp_path: Path) -> None:
+    pytest.importorskip("yara")
+    rules = tmp_path / "own.yar"
+    rules.write_text('rule dropper { strings: $a = "192.0.2.66" condition: $a }\n')
+    run = Redkeep(tmp_path)
+    document = run("rescue", "inspect", str(infected), "--yara", str(rules), "--json").json
+    found = {f["subject"] for f in document["intrusion"] if f["rule"] == "intrusion-yara"}
+    assert {"/etc/cron.d/zzh", "/var/lib/redis/appendonly.aof"} <= found
+    rules.write_text("no rule")
+    run("rescue", "inspect", str(infected), "--yara", str(rules)).error(2, "do not compile")
+
+
+def test_clean_debian_is_silent(tmp_path: Path) -> None:
+    """The lab's bases, where they were built."""
+    from tests.lab.bases import base_of, is_prepared
+
+    if os.geteuid() != 0 or not is_prepared():
+        pytest.skip("the lab's images are not built here")
+    for name in ("bookworm", "trixie", "forky"):
+        document = Redkeep(tmp_path)("rescue", "inspect", str(base_of(name)), "--json").ok().json
+        assert document["intrusion"] == []
+
+
+@pytest.mark.parametrize("words", [("nothing.img",), ("empty",), ("/dev/null",)])
+def test_wrong_sources(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "empty").touch()
+    Redkeep(tmp_path)("rescue", "inspect", *words, "--json").error(2)

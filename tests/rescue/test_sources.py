@@ -1,0 +1,217 @@
+"""What can be named as a source, and what is said about the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from redkeep.errors import EvidenceError, RedkeepError, RefusedError, UsageError
+from redkeep.rescue.disk.source import Evidence, inside_of, opened
+from redkeep.rescue.disk.tree import read_all, walk
+from tests.cli import Redkeep
+from tests.rescue import disks
+from tests.rescue.disks import MIB
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("victim")
+    for name in ("etc", "usr", "var", "data", "boot"):
+        (top / name).mkdir()
+    (top / "etc/fstab").write_text(
+        "# made by a test\nUUID=0 / xfs defaults 0 0\n/dev/mapper/vg--0-data\t/data ext4 defaults 0 0\n"
+        "LABEL=boot /boot ext4 defaults 0 0\n/dev/vda3 /etc/../var ext4\n"
+    )
+    (top / "etc/hostname").write_text("victim\n")
+    with (top / "var/sparse").open("wb") as file:
+        file.truncate(1 << 40)
+        file.seek(1 << 30)
+        file.write(b"data")
+    (top / "var/big").write_bytes(os.urandom(3 * MIB))
+    return top
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("data")
+    (top / "hello").write_text("hello")
+    return top
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def look(evidence: Evidence, root: Path) -> None:
+    tree = evidence.tree
+    assert read_all(tree, b"/etc/hostname") == b"victim\n"
+    assert read_all(tree, b"/var/big") == (root / "var/big").read_bytes()
+    with tree.open(b"/var/sparse") as content:
+        assert content.size == 1 << 40
+        assert sum(length for _, length in content.segments()) <= MIB
+        assert content.read((1 << 30) - 2, 8) == b"\0\0data\0\0"
+        assert content.read(1 << 39, 10) == bytes(10)
+
+
+@pytest.mark.parametrize("table", ["dos", "gpt"])
+def test_a_partitioned_disk(tmp_path: Path, root: Path, data: Path, table: str) -> None:
+    kind = "83" if table == "dos" else "linux"
+    image = disks.partitioned(
+        tmp_path / "disk.img",
+        (kind, disks.ext4(data, tmp_path / "boot", 16 * MIB, "-L", "boot")),
+        (kind, disks.ext4(root, tmp_path / "root")),
+        table=table,
+    )
+    before = digest(image)
+    with opened(image) as evidence:
+        look(evidence, root)
+        assert evidence.form == "raw"
+        assert [(p.name, p.kind, p.mounted_at) for p in evidence.partitions] == [
+            ("1", "ext4", "/boot"),
+            ("2", "ext4", "/"),
+        ]
+        assert read_all(evidence.tree, b"/boot/hello") == b"hello"
+    with opened(image, partition="1") as evidence:
+        assert read_all(evidence.tree, b"/hello") == b"hello"
+    with pytest.raises(UsageError, match="partition 7"), opened(image, partition="7"):
+        pass
+    assert digest(image) == before
+
+
+def test_lvm_with_xfs_in_qcow2(tmp_path: Path, root: Path, data: Path) -> None:
+    group = disks.lvm(
+        tmp_path / "lvm",
+        "vg-0",
+        ("root", disks.xfs(root, tmp_path / "xfs")),
+        ("data", disks.ext4(data, tmp_path / "ext4")),
+    )
+    image = disks.qcow2(disks.partitioned(tmp_path / "raw", ("8e", group)), tmp_path / "disk.qcow2")
+    before = digest(image)
+    with opened(image) as evidence:
+        look_without_sparse(evidence, root)
+        assert {p.name: p.mounted_at for p in evidence.partitions} == {
+            "1": "",
+            "vg-0/root": "/",
+            "vg-0/data": "/data",
+        }
+        assert read_all(evidence.tree, b"/data/hello") == b"hello"
+    assert digest(image) == before
+
+
+def look_without_sparse(evidence: Evidence, root: Path) -> None:
+    """A prototype copies holes as zeros, up to the end of the image: the 1 TiB file is not in it."""
+    assert read_all(evidence.tree, b"/var/big") == (root / "var/big").read_bytes()
+
+
+def test_a_group_with_a_missing_disk_is_named(tmp_path: Path, data: Path) -> None:
+    group = disks.lvm(tmp_path / "lvm", "vg", ("root", disks.ext4(data, tmp_path / "ext4")), missing=True)
+    with pytest.raises(EvidenceError, match="1 of 2 disks") as caught, opened(group):
+        pass
+    assert "attach" in caught.value.next
+
+
+def test_a_hundred_thousand_files_in_a_directory(tmp_path: Path) -> None:
+    """A directory of this host; in the image a fifth of them, which is what mkfs makes in seconds."""
+    top = tmp_path / "tree"
+    (top / "many").mkdir(parents=True)
+    for i in range(20_000):
+        os.close(os.open(top / f"many/{i:06}", os.O_CREAT | os.O_WRONLY))
+    with opened(disks.xfs(top, tmp_path / "disk")) as evidence:
+        assert len(list(walk(evidence.tree, b"/many", skipped=lambda s: None))) == 20_000
+    for i in range(20_000, 100_000):
+        os.close(os.open(top / f"many/{i:06}", os.O_CREAT | os.O_WRONLY))
+    with opened(top) as evidence:
+        assert len(list(walk(evidence.tree, b"/many", skipped=lambda s: None))) == 100_000
+
+
+def test_an_old_ext3_with_indirect_blocks(tmp_path: Path, root: Path) -> None:
+    image = disks.ext4(root, tmp_path / "disk", 64 * MIB, "-O", "^extent,^64bit,^flex_bg", "-b", "1024")
+    with opened(image) as evidence:
+        assert read_all(evidence.tree, b"/var/big") == (root / "var/big").read_bytes()
+
+
+MAGIC = {
+    "NTFS": (3, b"NTFS    ", "ntfs-3g"),
+    "btrfs": (65600, b"_BHRfS_M", "nologreplay"),
+    "LUKS": (0, b"LUKS\xba\xbe", "cryptsetup"),
+    "VMDK": (0, b"KDMV", "qemu-img convert"),
+    "gzip": (0, b"\x1f\x8b", "gunzip"),
+}
+
+
+@pytest.mark.parametrize("what", MAGIC)
+def test_what_is_not_read_is_refused_with_what_to_do(tmp_path: Path, what: str) -> None:
+    at, magic, hint = MAGIC[what]
+    image = tmp_path / "image"
+    image.write_bytes((bytes(at) + magic).ljust(MIB, b"\0"))
+    with pytest.raises(RefusedError, match=what) as caught, opened(image):
+        pass
+    assert hint in caught.value.next
+    assert str(image) in caught.value.where
+
+
+def broken(tmp_path: Path, root: Path) -> dict[str, Path]:
+    whole = disks.ext4(root, tmp_path / "whole")
+    found = {name: tmp_path / name for name in ("empty", "noise", "short", "smashed", "zeros")}
+    found["empty"].touch()
+    found["noise"].write_bytes(os.urandom(MIB))
+    found["zeros"].write_bytes(bytes(MIB))
+    found["short"].write_bytes(whole.read_bytes()[: 2 * MIB])
+    content = bytearray(whole.read_bytes())
+    content[4096 : 8 * MIB] = os.urandom(8 * MIB - 4096)
+    found["smashed"].write_bytes(content)
+    return found
+
+
+@pytest.mark.parametrize("name", ["empty", "noise", "short", "smashed", "zeros"])
+def test_what_is_no_whole_disk_is_an_error_of_three_lines(tmp_path: Path, root: Path, name: str) -> None:
+    image = broken(tmp_path, root)[name]
+    with pytest.raises(RedkeepError) as caught, opened(image) as evidence:
+        read_all(evidence.tree, b"/etc/hostname")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_truncated_partition_is_named(tmp_path: Path, root: Path) -> None:
+    image = disks.partitioned(tmp_path / "disk", ("83", disks.ext4(root, tmp_path / "root")))
+    os.truncate(image, image.stat().st_size - 32 * MIB)
+    with pytest.raises(EvidenceError, match="the disk ends 32505856 bytes before") as caught, opened(image):
+        pass
+    assert "complete" in caught.value.next
+
+
+def test_an_image_that_stands_on_another_is_refused(tmp_path: Path) -> None:
+    disks.need("qemu-img")
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(MIB))
+    image = tmp_path / "disk.qcow2"
+    disks.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", image)
+    with pytest.raises(RefusedError, match="another one") as caught, opened(image):
+        pass
+    assert "secret" in caught.value.where
+
+
+def test_what_is_inside_of_a_directory(tmp_path: Path) -> None:
+    evidence = tmp_path / "evidence"
+    (evidence / "sub").mkdir(parents=True)
+    (tmp_path / "way").symlink_to(evidence / "sub")
+    assert inside_of(evidence / "sub/new/bundle", evidence)
+    assert inside_of(tmp_path / "way/bundle", evidence)
+    assert inside_of(evidence, evidence)
+    assert not inside_of(tmp_path / "evidence2", evidence)
+
+
+def test_a_mount_when_asked_for(tmp_path: Path, root: Path) -> None:
+    """By the kernel, read-only, and gone with the process: in one of its own, as the command does it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount")
+    image = disks.partitioned(tmp_path / "disk.img", ("83", disks.ext4(root, tmp_path / "root")))
+    before = digest(image)
+    document = Redkeep(tmp_path)("rescue", "inspect", str(image), "--mount", "--json").ok().json
+    assert document["form"] == "raw, mounted"
+    assert document["system"]["hostname"] == "victim"
+    assert digest(image) == before
+    assert str(image) not in disks.run("losetup", "--list", "--noheadings", "--output", "BACK-FILE")

@@ -1,0 +1,92 @@
+"""How rules are run: what the deployment file accepts, what could not be looked at; and views that are hard to build."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from redkeep.model.checkup import Checkup, Details, Node, Visit
+from redkeep.model.engine import Engine, Version
+from redkeep.model.spec import Spec, load
+from redkeep.model.topology import Address, ClusterNode, ClusterView, NodeView, Unreachable
+from redkeep.planning.rules import judge
+
+ENGINE = Engine("redis", Version(7, 0, 15))
+OPEN = Visit("open", ping="PONG", anonymous_info=True)
+
+
+def node(port: int, *, config: dict[str, str] | None = None, host: str = "203.0.113.11", **more: Any) -> Node:
+    view = NodeView(
+        "primary", ENGINE, f"run-{port}", {}, config if config is not None else {"port": str(port)}
+    )
+    return Node(f"{host}:{port}", Address(host, port), host, replace(view, **more))
+
+
+def checkup(*nodes: Node, spec: Spec | None = None, visit: Visit = OPEN) -> Checkup:
+    visits = {n.address: replace(visit, run_id=n.seen.run_id if n.seen else "") for n in nodes}
+    return Checkup("test", datetime(2026, 1, 1, tzinfo=UTC), nodes, visits, spec=spec)
+
+
+def spec(more: str = "") -> Spec:
+    return load(f"mode: standalone\nhosts: [local]\n{more}")
+
+
+def rules(found: Checkup) -> dict[str, str]:
+    return {f.rule: f.severity for f in judge(found).report.findings}
+
+
+def test_what_the_file_accepts_is_information_with_the_reason() -> None:
+    exposed = node(6379)
+    assert rules(checkup(exposed))["public-exposure"] == "warning"
+    accepted = judge(checkup(exposed, spec=spec("tls: false\n"))).report.findings
+    (finding,) = (f for f in accepted if f.rule == "public-exposure")
+    assert finding.severity == "info"
+    assert finding.why.startswith("Accepted: the deployment file says tls: false. ")
+
+
+def test_suppressed_findings_keep_their_reason() -> None:
+    suppress = 'suppress: [{rule: no-password, subject: "203.0.113.11:*", because: a test server}]\n'
+    judged = judge(checkup(node(6379), node(6380, host="203.0.113.12"), spec=spec(suppress)))
+    assert [(f.subject, because) for f, because in judged.suppressed] == [
+        ("203.0.113.11:6379", "a test server")
+    ]
+    assert [f.subject for f in judged.report.findings if f.rule == "no-password"] == ["203.0.113.12:6380"]
+
+
+def test_what_was_refused_is_said_once_for_all_nodes() -> None:
+    refused = [
+        replace(node(p, config={}), details=Details(refused={"config": "NOPERM no"})) for p in (6379, 6380)
+    ]
+    told = [f for f in judge(checkup(*refused)).report.findings if f.rule == "not-checked"]
+    (config,) = (f for f in told if f.evidence.startswith("CONFIG GET"))
+    assert config.evidence == "CONFIG GET: NOPERM no"
+    assert config.subject == "203.0.113.11:6379, 203.0.113.11:6380"
+    assert "keepalive-off" in config.why
+
+
+def test_an_unreachable_node_is_named() -> None:
+    lost = Node("b", Address("203.0.113.12", 6379), "203.0.113.12", Unreachable("no answer in time"))
+    told = [f for f in judge(checkup(node(6379), lost)).report.findings if f.rule == "not-checked"]
+    assert any(f.subject == "b" and f.evidence == "no answer in time" for f in told)
+
+
+def line(node_id: str, address: Address, *flags: str) -> ClusterNode:
+    return ClusterNode(node_id, address, address.port + 10_000, frozenset(flags), "", 1, True, ())
+
+
+def test_nodes_of_a_cluster_that_disagree_are_one_finding_for_each_node() -> None:
+    """200 views, half of which have another address for one node."""
+    right, wrong = Address("203.0.113.11", 7000), Address("10.0.0.11", 7000)
+    nodes = []
+    for number in range(200):
+        me = Address("203.0.113.11", 7000 + number)
+        others = (line("node-0", wrong if number % 2 else right, "master"),) if number else ()
+        lines = (line(f"node-{number}", me, "myself", "master"), *others)
+        nodes.append(node(7000 + number, cluster=ClusterView(f"node-{number}", True, 16384, 1, lines)))
+    found = [f for f in judge(checkup(*nodes)).report.findings if f.rule == "announce-differs"]
+    assert len(found) == 1
+    assert found[0].subject == "203.0.113.11:7000"
+    assert "10.0.0.11:7000 by " in found[0].evidence
+    assert "and 94 more" in found[0].evidence
+    assert len(found[0].evidence) < 400
