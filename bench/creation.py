@@ -32,9 +32,9 @@ from redkeep.model.plan import Plan
 from redkeep.model.slots import SLOTS, even_shares, key_slot
 from redkeep.model.spec import load
 from redkeep.model.topology import NodeView, Observed
-from redkeep.planning.acl import ADMIN
 from redkeep.planning.cluster import cluster
 from redkeep.planning.desired import Desired
+from redkeep.planning.hostfiles.acl import ADMIN
 from redkeep.planning.settings import settings
 from redkeep.run.converge import Look, Outcome, converge
 from redkeep.run.deployment import Deployment

@@ -14,8 +14,8 @@ from redkeep.hosts.ssh import SshHost
 from redkeep.model.checkup import HostView
 from redkeep.model.finding import Finding
 from redkeep.model.topology import Address
+from redkeep.planning.evidence.trust import Policy
 from redkeep.planning.rules import judge
-from redkeep.planning.trust import Policy
 from redkeep.run.hostlook import with_processes
 from redkeep.run.survey import explore
 from redkeep.run.visits import Visitor

@@ -18,8 +18,8 @@ from redkeep.model.finding import Finding
 from redkeep.model.slots import even_shares
 from redkeep.model.spec import load
 from redkeep.model.topology import Address, Unreachable
+from redkeep.planning.evidence.trust import Policy
 from redkeep.planning.rules import judge
-from redkeep.planning.trust import Policy
 from redkeep.run.survey import explore
 from redkeep.run.visits import Visitor
 from tests.live.servers import Binary, Server, running, until

@@ -15,9 +15,16 @@ import redis.cluster
 
 from redkeep.model.engine import Capability, Engine
 from redkeep.model.topology import Address
-from redkeep.planning.acl import Secrets, acl_changes, acl_differs, aclfile, sentinel_users, server_users
-from redkeep.planning.gate import gate_acl_rules
-from redkeep.planning.quoting import quote, redis_url
+from redkeep.planning.hostfiles.acl import (
+    Secrets,
+    acl_changes,
+    acl_differs,
+    aclfile,
+    sentinel_users,
+    server_users,
+)
+from redkeep.planning.hostfiles.gate import gate_acl_rules
+from redkeep.planning.hostfiles.quoting import quote, redis_url
 from tests.live.servers import Binary, Server, available, free_port, running, until
 
 pytestmark = pytest.mark.live

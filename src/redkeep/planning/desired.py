@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from redkeep.model.engine import Engine, EngineWant
     from redkeep.model.files import RemoteFile
     from redkeep.model.spec import Spec
-    from redkeep.planning.config import Wire
-    from redkeep.planning.layout import Layout, NodePaths
+    from redkeep.planning.hostfiles.config import Wire
+    from redkeep.planning.hostfiles.layout import Layout, NodePaths
 
 
 @dataclass(frozen=True)

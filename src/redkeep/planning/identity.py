@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from redkeep.errors import RefusedError
 from redkeep.model.topology import HostFacts, Observed, Role, Unreachable
-from redkeep.planning.lineup import Memory
+from redkeep.planning.placing.lineup import Memory
 from redkeep.planning.upgrade import check_upgrade
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
     from redkeep.planning.desired import Desired
-    from redkeep.planning.lineup import Lineup
+    from redkeep.planning.placing.lineup import Lineup
 
 
 #: What is remembered of a host: ``entry``, its part of the deployment file, and ``announce``, what its nodes hand out.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redkeep.model.plan import Step
 from redkeep.model.topology import HostFacts, NodeView, Observed, Unreachable
-from redkeep.planning.units import KERNEL_WANTED, SOMAXCONN
+from redkeep.planning.hostfiles.units import KERNEL_WANTED, SOMAXCONN
 
 if TYPE_CHECKING:
     from redkeep.model.files import RemoteFile

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from redkeep.errors import RefusedError
 from redkeep.model.plan import Step
-from redkeep.planning.config import same_value, sentinel_settings
+from redkeep.planning.hostfiles.config import same_value, sentinel_settings
 from redkeep.planning.provision import reachable
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from redkeep.model.engine import immutable_settings
 from redkeep.model.plan import Step
-from redkeep.planning.acl import acl_differs
 from redkeep.planning.cluster import in_creation
-from redkeep.planning.config import SECRET_SETTINGS, haste, same_value
+from redkeep.planning.hostfiles.acl import acl_differs
+from redkeep.planning.hostfiles.config import SECRET_SETTINGS, haste, same_value
 from redkeep.planning.provision import reachable
 from redkeep.planning.rolling import rolling
 from redkeep.planning.upgrade import other_engine

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from redkeep.errors import RefusedError
 from redkeep.model.engine import Capability
 from redkeep.model.plan import Step
-from redkeep.planning.placement import majority
+from redkeep.planning.placing.placement import majority
 from redkeep.planning.provision import reachable
 
 if TYPE_CHECKING:

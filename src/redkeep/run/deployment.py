@@ -15,11 +15,11 @@ from redkeep.errors import HostUnreachable, RefusedError, SpecError
 from redkeep.hosts.facts import Look
 from redkeep.model.engine import Engine, EngineWant, Installed, Version
 from redkeep.model.topology import HostFacts, NodeView, Observed, Unreachable
-from redkeep.planning.acl import ADMIN, Secrets
-from redkeep.planning.addresses import AddressPlan, TlsDecision, addresses, decide_tls, remembered
 from redkeep.planning.compose import HostCertificate, Parts, compose
+from redkeep.planning.hostfiles.acl import ADMIN, Secrets
 from redkeep.planning.identity import Identity, announced, identities, memory_of
-from redkeep.planning.lineup import Lineup, Seen, lineup, seen_of
+from redkeep.planning.placing.addresses import AddressPlan, TlsDecision, addresses, decide_tls, remembered
+from redkeep.planning.placing.lineup import Lineup, Seen, lineup, seen_of
 from redkeep.planning.provision import gone
 from redkeep.planning.replication import current_primary
 from redkeep.planning.upgrade import runs_for_now
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from redkeep.hosts.base import Host
     from redkeep.model.spec import Spec
     from redkeep.planning.desired import Desired, DesiredNode
-    from redkeep.planning.layout import Layout
-    from redkeep.planning.placement import Placement
+    from redkeep.planning.hostfiles.layout import Layout
+    from redkeep.planning.placing.placement import Placement
 
 
 @dataclass(frozen=True)

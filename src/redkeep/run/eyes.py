@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from redkeep.model.checkup import Vantage, Visit
 from redkeep.model.topology import Address
-from redkeep.planning.probes import HERE
-from redkeep.planning.trust import is_loopback
+from redkeep.planning.evidence.trust import is_loopback
+from redkeep.planning.placing.probes import HERE
 from redkeep.run.visits import Seen, Visitor
 from redkeep.wire.client import Opener
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from redkeep.errors import CommandFailed, HostError, RefusedError
 from redkeep.model.topology import HostFacts, NodeView
-from redkeep.planning import faults
-from redkeep.planning.faults import Fault, Process
+from redkeep.planning.drills import faults
+from redkeep.planning.drills.faults import Fault, Process
 
 if TYPE_CHECKING:
     from redkeep.model.drill import Target

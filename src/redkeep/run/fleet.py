@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from redkeep.errors import HostError, RedkeepError, WireError
 from redkeep.hosts import facts
 from redkeep.model.topology import HostFacts, NodeView, Unreachable
-from redkeep.planning.layout import ROOT_BASE, SERVICE_USER, Layout
+from redkeep.planning.hostfiles.layout import ROOT_BASE, SERVICE_USER, Layout
 from redkeep.wire.client import Client, Login
 from redkeep.wire.observe import observe, unreachable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redkeep.hosts.base import Host
     from redkeep.model.spec import Spec
     from redkeep.planning.desired import DesiredNode
-    from redkeep.planning.placement import PlacedNode
+    from redkeep.planning.placing.placement import PlacedNode
     from redkeep.run.sessions import Sessions
 
 #: Seconds a server may take to answer before it counts as unreachable.

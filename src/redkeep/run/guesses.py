@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from redkeep.model.topology import Address, NodeView
-from redkeep.planning.trust import is_loopback
+from redkeep.planning.evidence.trust import is_loopback
 
 if TYPE_CHECKING:
     from redkeep.model.checkup import Details, Node, Visit
-    from redkeep.planning.handouts import Handout
+    from redkeep.planning.evidence.handouts import Handout
     from redkeep.run.visits import Seen
 
 

@@ -12,8 +12,8 @@ from redkeep.errors import HostError
 from redkeep.hosts.facts import Look, look
 from redkeep.model.checkup import Checkup, HostView, LeftOut
 from redkeep.model.topology import HostFacts, Unreachable
+from redkeep.planning.evidence.trust import is_loopback
 from redkeep.planning.rules.words import listed
-from redkeep.planning.trust import is_loopback
 from redkeep.run.hostlook import with_processes
 from redkeep.run.visits import resolved
 

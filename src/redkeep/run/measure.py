@@ -13,7 +13,7 @@ from redkeep.errors import RedkeepError, ReplyError
 from redkeep.hosts.local import LocalHost
 from redkeep.model.slots import hash_tag
 from redkeep.model.topology import NodeView
-from redkeep.planning.acl import APP
+from redkeep.planning.hostfiles.acl import APP
 from redkeep.run.follow import follow
 from redkeep.run.load import Access, Connect, Lane, connect
 from redkeep.wire.client import Client, Login

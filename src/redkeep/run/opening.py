@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from redkeep.errors import RefusedError
 from redkeep.hosts.hostkeys import Accept, refuse
-from redkeep.planning.lineup import lineup
+from redkeep.planning.placing.lineup import lineup
 from redkeep.run.deployment import Deployment
 from redkeep.run.fleet import Fleet, layout_for
 from redkeep.run.sessions import Sessions, connect, refuse_adopted

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from redkeep.errors import HostError, RedkeepError, RefusedError, UsageError
 from redkeep.model.checkup import LeftOut
 from redkeep.model.values import Value
-from redkeep.planning.probes import HERE
+from redkeep.planning.placing.probes import HERE
 from redkeep.run.visits import TIMEOUT, Visitor, resolved
 
 if TYPE_CHECKING:

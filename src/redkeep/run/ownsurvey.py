@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from redkeep.errors import UsageError, WireError
 from redkeep.model.checkup import Checkup, HostView, Node, Visit
 from redkeep.model.topology import BUS_OFFSET, Address, Unreachable
-from redkeep.planning.probes import HERE, wanted_probes
-from redkeep.planning.trust import Policy
+from redkeep.planning.evidence.trust import Policy
+from redkeep.planning.placing.probes import HERE, wanted_probes
 from redkeep.run.hostlook import with_processes
 from redkeep.run.probe import probe
 from redkeep.run.survey import with_vantages, with_visits

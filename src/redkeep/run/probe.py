@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from redkeep.errors import HostError
-from redkeep.planning.probes import HERE, Outcome, Probe, ProbeWanted
+from redkeep.planning.placing.probes import HERE, Outcome, Probe, ProbeWanted
 
 if TYPE_CHECKING:
     from redkeep.hosts.base import Host

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from redkeep.errors import RedkeepError, WireError
 from redkeep.model.slots import hash_tag
 from redkeep.model.topology import NodeView
-from redkeep.planning.acl import APP
+from redkeep.planning.hostfiles.acl import APP
 from redkeep.run.load import EXPIRY, Audit, Lane, audit
 from redkeep.wire import replies
 from redkeep.wire.client import Client, Login

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from redkeep.errors import RefusedError
-from redkeep.planning.acl import ROLES
+from redkeep.planning.hostfiles.acl import ROLES
 
 if TYPE_CHECKING:
     from redkeep.run.vault import Contents

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from redkeep.errors import WireError
 from redkeep.model.checkup import Checkup, Greeting, Node, Vantage, Visit
 from redkeep.model.topology import Address, NodeView
-from redkeep.planning.aliases import recognised
-from redkeep.planning.handouts import handed_out_by, handouts
-from redkeep.planning.probes import HERE
-from redkeep.planning.trust import is_loopback, is_public
+from redkeep.planning.evidence.aliases import recognised
+from redkeep.planning.evidence.handouts import handed_out_by, handouts
+from redkeep.planning.evidence.trust import is_loopback, is_public
+from redkeep.planning.placing.probes import HERE
 from redkeep.run.eyes import Eyes
 from redkeep.run.guesses import Guesses
 from redkeep.wire.doorstep import peek

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redkeep.errors import HostError, RefusedError, UsageError
-from redkeep.planning.acl import ROLES, Secrets
-from redkeep.planning.quoting import check_secret
+from redkeep.planning.hostfiles.acl import ROLES, Secrets
+from redkeep.planning.hostfiles.quoting import check_secret
 from redkeep.run.rotation import END, begin
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from redkeep.errors import RedkeepError, ReplyError
 from redkeep.hosts.local import LocalHost
 from redkeep.model.slots import SLOTS, SlotRange, key_slot
 from redkeep.model.topology import NodeView, Unreachable
-from redkeep.planning.acl import APP
+from redkeep.planning.hostfiles.acl import APP
 from redkeep.wire.client import Client, Login
 
 if TYPE_CHECKING:

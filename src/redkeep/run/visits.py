@@ -15,9 +15,9 @@ from redkeep.errors import WireError
 from redkeep.model.checkup import Details, LoginState, Visit
 from redkeep.model.topology import Address, NodeView, Unreachable
 from redkeep.model.values import Value
-from redkeep.planning.passwords import weakness
+from redkeep.planning.evidence.passwords import weakness
+from redkeep.planning.evidence.trust import Peer, Policy, is_loopback
 from redkeep.planning.rules.pace import wants_second_look
-from redkeep.planning.trust import Peer, Policy, is_loopback
 from redkeep.wire.client import Client, Login, Opener, direct
 from redkeep.wire.doorstep import Met, Trust, knock, log_in
 from redkeep.wire.examine import COMMANDS, Owners, examine, later

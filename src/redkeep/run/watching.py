@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from redkeep.errors import RedkeepError
-from redkeep.planning.acl import ADMIN
+from redkeep.planning.hostfiles.acl import ADMIN
 from redkeep.wire.client import Client, Login
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from redkeep.model.hostspec import LOCAL
 from redkeep.model.slots import SLOTS
 from redkeep.model.targets import Target
 from redkeep.model.topology import Address, Unreachable
-from redkeep.planning.handouts import handouts
+from redkeep.planning.evidence.handouts import handouts
 from redkeep.run.outposts import Outposts, Wanted, outposts
 from redkeep.run.sessions import key_question
 from redkeep.run.vault import Vault

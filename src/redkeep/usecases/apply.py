@@ -12,8 +12,8 @@ from redkeep.errors import RefusedError
 from redkeep.model.events import Approval, Approve, Emit, Note
 from redkeep.planning.departure import check_departure
 from redkeep.planning.identity import check_identity
-from redkeep.planning.safety import check_firewall, one_way_failover
-from redkeep.planning.survival import refusal
+from redkeep.planning.placing.safety import check_firewall, one_way_failover
+from redkeep.planning.placing.survival import refusal
 from redkeep.planning.upgrade import check_upgrade
 from redkeep.planning.whole import plan as whole_plan
 from redkeep.run.converge import Done, Look, Outcome, converge

@@ -14,8 +14,8 @@ from redkeep.errors import RedkeepError, RefusedError, UsageError, WireError
 from redkeep.model.targets import Target, parse_target
 from redkeep.model.topology import Address, Unreachable
 from redkeep.model.values import Value
+from redkeep.planning.evidence.trust import Policy
 from redkeep.planning.rules import judge
-from redkeep.planning.trust import Policy
 from redkeep.run.eyes import Eyes
 from redkeep.run.outposts import Outposts, Wanted, outposts
 from redkeep.run.sessions import key_question

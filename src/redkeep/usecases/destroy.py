@@ -24,7 +24,7 @@ from redkeep.run.steps.processes import stop_supervised
 if TYPE_CHECKING:
     from redkeep.hosts.base import Host
     from redkeep.model.spec import Spec
-    from redkeep.planning.layout import Layout, NodePaths
+    from redkeep.planning.hostfiles.layout import Layout, NodePaths
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from redkeep.errors import RedkeepError, RefusedError
 from redkeep.model.drill import FAULTS, HELD, ClientFelt, Drill, Felt, Happened, Kind, Run, Target
 from redkeep.model.events import Approval, Approve, Emit, Note
-from redkeep.planning import drilling
-from redkeep.planning.drilling import check_kind
+from redkeep.planning.drills import drilling
+from redkeep.planning.drills.drilling import check_kind
 from redkeep.run import clientprograms, measure
 from redkeep.run.clientride import Ride, Rider, remove_keys, ridden
 from redkeep.run.deployment import Deployment, Sight, hosts_of

@@ -15,7 +15,7 @@ from redkeep.errors import RedkeepError, UsageError
 from redkeep.model.topology import Address, Unreachable
 from redkeep.planning.figures import TOPICS, figures
 from redkeep.planning.figures.shape import Entry, Shape, example, planned, seen
-from redkeep.planning.placement import place
+from redkeep.planning.placing.placement import place
 
 if TYPE_CHECKING:
     from redkeep.model.checkup import Checkup

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, get_args
 from redkeep.errors import SpecError, UsageError
 from redkeep.model.spec import Eviction, load
 from redkeep.model.topology import Unreachable
+from redkeep.planning.evidence.trust import is_loopback, is_public
 from redkeep.planning.rules.sentinels import groups
-from redkeep.planning.trust import is_loopback, is_public
 from redkeep.usecases.check import Access, examine, require_one
 from redkeep.usecases.init import one_line, scalar
 

@@ -12,9 +12,9 @@ from redkeep.model.topology import HostFacts, NodeView, Role
 from redkeep.planning.departure import check_departure, left_behind
 from redkeep.planning.identity import check_identity
 from redkeep.planning.leveling import Freight, copying, freight
-from redkeep.planning.safety import check_firewall
-from redkeep.planning.secgroup import Rule, security_group_rules
-from redkeep.planning.survival import Survival, refusal, survives
+from redkeep.planning.placing.safety import check_firewall
+from redkeep.planning.placing.secgroup import Rule, security_group_rules
+from redkeep.planning.placing.survival import Survival, refusal, survives
 from redkeep.planning.switchover import suggestions
 from redkeep.planning.upgrade import suggested_restarts
 from redkeep.planning.whole import plan as whole_plan

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from redkeep.errors import EngineError, RefusedError
 from redkeep.model.topology import HostFacts
-from redkeep.planning.preflight import preflight
-from redkeep.planning.probes import wanted_probes
+from redkeep.planning.placing.preflight import preflight
+from redkeep.planning.placing.probes import wanted_probes
 from redkeep.run.probe import probe
 
 if TYPE_CHECKING:

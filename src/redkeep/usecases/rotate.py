@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from redkeep.errors import RefusedError, UsageError
 from redkeep.model.events import Approval, Approve, Emit, Note
-from redkeep.planning.acl import ROLES
+from redkeep.planning.hostfiles.acl import ROLES
 from redkeep.planning.identity import check_identity
 from redkeep.planning.whole import plan as whole_plan
 from redkeep.run.deployment import Deployment, check_hosts

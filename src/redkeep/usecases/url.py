@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from redkeep.errors import UsageError
 from redkeep.model.topology import Address
-from redkeep.planning.acl import ADMIN, APP
-from redkeep.planning.quoting import redis_url
+from redkeep.planning.hostfiles.acl import ADMIN, APP
+from redkeep.planning.hostfiles.quoting import redis_url
 from redkeep.run.deployment import Deployment, Sight
 from redkeep.run.opening import opened
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
-    from redkeep.planning.addresses import AddressPlan
-    from redkeep.planning.placement import Placement
+    from redkeep.planning.placing.addresses import AddressPlan
+    from redkeep.planning.placing.placement import Placement
 
 User = Literal["app", "admin"]
 

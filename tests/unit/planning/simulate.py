@@ -32,16 +32,16 @@ from redkeep.model.topology import (
     Unreachable,
 )
 from redkeep.planning import whole
-from redkeep.planning.acl import Secrets
-from redkeep.planning.addresses import addresses, decide_tls, remembered
 from redkeep.planning.cluster import in_creation
 from redkeep.planning.compose import HostCertificate, Parts, compose
-from redkeep.planning.config import haste, sentinel_settings
 from redkeep.planning.desired import Desired, DesiredHost, DesiredNode
+from redkeep.planning.hostfiles.acl import Secrets
+from redkeep.planning.hostfiles.config import haste, sentinel_settings
+from redkeep.planning.hostfiles.layout import Layout
 from redkeep.planning.identity import Identity
-from redkeep.planning.layout import Layout
-from redkeep.planning.lineup import Lineup, Memory, Seen, lineup
-from redkeep.planning.placement import Placement, place
+from redkeep.planning.placing.addresses import addresses, decide_tls, remembered
+from redkeep.planning.placing.lineup import Lineup, Memory, Seen, lineup
+from redkeep.planning.placing.placement import Placement, place
 from redkeep.planning.replication import current_primary
 
 SECRETS = Secrets("app-pw", "admin-pw", "replication-pw", "sentinel-pw", "gate-pw")

@@ -9,7 +9,14 @@ import pytest
 
 from redkeep.errors import UsageError
 from redkeep.model.engine import Engine, Version
-from redkeep.planning.acl import Secrets, acl_changes, acl_differs, aclfile, sentinel_users, server_users
+from redkeep.planning.hostfiles.acl import (
+    Secrets,
+    acl_changes,
+    acl_differs,
+    aclfile,
+    sentinel_users,
+    server_users,
+)
 
 SECRETS = Secrets("app-pw", "admin-pw", "replication-pw", "sentinel-pw", "gate-pw")
 REDIS_60, REDIS_62 = Engine("redis", Version(6, 0, 20)), Engine("redis", Version(6, 2, 14))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from redkeep.planning.aclrights import permitted, users
+from redkeep.planning.evidence.aclrights import permitted, users
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from redkeep.errors import SpecError
 from redkeep.model.engine import Engine, Version
 from redkeep.model.spec import Spec
 from redkeep.model.topology import HostFacts, Unreachable
-from redkeep.planning.addresses import AddressPlan, Way, addresses, decide_tls
+from redkeep.planning.placing.addresses import AddressPlan, Way, addresses, decide_tls
 
 REDIS = Engine("redis", Version(7, 0, 15))
 VALKEY = Engine("valkey", Version(8, 1, 1))

@@ -8,7 +8,7 @@ from tests.unit.planning.test_repairs import checkup, node
 
 from redkeep.model.checkup import Checkup
 from redkeep.model.topology import Address, ReplicaLine, SentinelEntry, Unreachable, Watched
-from redkeep.planning.aliases import line_of, recognised
+from redkeep.planning.evidence.aliases import line_of, recognised
 
 PRIVATE = Address("10.0.0.2", 6379)
 OTHER = Address("203.0.113.3", 6379)

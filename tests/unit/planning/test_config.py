@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from redkeep.model.engine import Engine, Version
 from redkeep.model.spec import Spec
-from redkeep.planning.config import (
+from redkeep.planning.hostfiles.config import (
     HASTE,
     SECRET_SETTINGS,
     Wire,
@@ -21,7 +21,7 @@ from redkeep.planning.config import (
     server_file,
     server_settings,
 )
-from redkeep.planning.layout import Layout
+from redkeep.planning.hostfiles.layout import Layout
 
 LAYOUT = Layout("/var/lib/redkeep/main", "main")
 PATHS = LAYOUT.node(6379, sentinel=False)

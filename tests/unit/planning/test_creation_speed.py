@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from redkeep.planning.cluster import FULL_MESH, introductions
-from redkeep.planning.config import HASTE, haste
+from redkeep.planning.hostfiles.config import HASTE, haste
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, FULL_MESH, FULL_MESH + 1, 100, 1000])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from redkeep.model.checkup import Node, ProcessFacts
 from redkeep.model.engine import Engine, Version
 from redkeep.model.topology import Address, NodeView
-from redkeep.planning.drift import differences
+from redkeep.planning.evidence.drift import differences
 
 
 def names(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from redkeep.errors import UsageError
-from redkeep.planning.drilling import parse_groups
-from redkeep.planning.placement import Placement
-from redkeep.planning.survival import after_loss
+from redkeep.planning.drills.drilling import parse_groups
+from redkeep.planning.placing.placement import Placement
+from redkeep.planning.placing.survival import after_loss
 
 from .test_survival import sentinel, server, spec_of
 

@@ -14,7 +14,7 @@ from redkeep.errors import RefusedError
 from redkeep.model.spec import Spec
 from redkeep.model.topology import HostFacts, Observed, Unreachable
 from redkeep.planning.identity import Identity, check_identity, memory_of
-from redkeep.planning.lineup import Lineup, lineup
+from redkeep.planning.placing.lineup import Lineup, lineup
 
 HOSTS = [{"name": f"h{i}", "private": f"10.0.0.{i}"} for i in range(1, 5)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from redkeep.model.checkup import Package
 from redkeep.model.engine import Engine, Flavor, Version
-from redkeep.planning.lifecycle import FLAWS, end_of_distribution, end_of_fixes, of_distribution
+from redkeep.planning.evidence.lifecycle import FLAWS, end_of_distribution, end_of_fixes, of_distribution
 
 
 def engine(flavor: Flavor, text: str) -> Engine:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redkeep.model.spec import Spec
-from redkeep.planning.placement import Placement, place
+from redkeep.planning.placing.placement import Placement, place
 
 
 def spec_of(mode: str, zones: Sequence[str | None], **keys: Any) -> Spec:

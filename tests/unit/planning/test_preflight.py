@@ -14,9 +14,9 @@ from redkeep.model.engine import Engine, Version
 from redkeep.model.finding import Finding
 from redkeep.model.spec import Spec
 from redkeep.model.topology import HostFacts, Listener, Unreachable
-from redkeep.planning.addresses import addresses
-from redkeep.planning.placement import place
-from redkeep.planning.preflight import HERE, Probe, ProbeWanted, preflight, wanted_probes
+from redkeep.planning.placing.addresses import addresses
+from redkeep.planning.placing.placement import place
+from redkeep.planning.placing.preflight import HERE, Probe, ProbeWanted, preflight, wanted_probes
 
 REDIS = Engine("redis", Version(7, 0, 15))
 VALKEY = Engine("valkey", Version(8, 1, 1))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from redkeep.errors import UsageError
 from redkeep.model.topology import Address
-from redkeep.planning.quoting import acl_word, check_secret, quote, redis_url
+from redkeep.planning.hostfiles.quoting import acl_word, check_secret, quote, redis_url
 
 PRINTABLE = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1)
 

@@ -22,11 +22,11 @@ from redkeep.model.topology import (
     SentinelEntry,
     Watched,
 )
+from redkeep.planning.evidence.trust import Policy
 from redkeep.planning.repairs import Case, Repair, Secret, machine_repairs, repairs, steps
 from redkeep.planning.repairs.base import Knows, Linked, Listed
 from redkeep.planning.rules import RULES
 from redkeep.planning.rules.logins import Login
-from redkeep.planning.trust import Policy
 
 STRONG = "a4f09c1be77d4c55b12f8e02d9c3a6e1"
 OTHER = "0d7f61e5a8b94c2f9e33c7d1b6a2f480"

@@ -157,7 +157,7 @@ def test_the_identity_of_the_engine_may_change() -> None:
     world = carry_out_all(before, bare(before))
     after = setup_of(VALKEY_9, mode="sentinel", replicas=1, sentinels=3)
     from redkeep.planning.identity import Identity
-    from redkeep.planning.lineup import Lineup
+    from redkeep.planning.placing.lineup import Lineup
 
     wanted = Identity.of(after.spec, Lineup(after.placement), "d-1")
     check_identity(desired_of(after, world), observe(after, world), wanted)

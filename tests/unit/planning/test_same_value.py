@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from redkeep.planning.config import same_value
+from redkeep.planning.hostfiles.config import same_value
 
 LIMITS = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from redkeep.model.engine import Engine, Version
 from redkeep.model.spec import Spec
-from redkeep.planning.addresses import addresses
-from redkeep.planning.placement import place
-from redkeep.planning.secgroup import Rule, collapsed, firewall, security_group_rules
+from redkeep.planning.placing.addresses import addresses
+from redkeep.planning.placing.placement import place
+from redkeep.planning.placing.secgroup import Rule, collapsed, firewall, security_group_rules
 
 REDIS = Engine("redis", Version(7, 0, 15))
 VALKEY = Engine("valkey", Version(8, 1, 1))

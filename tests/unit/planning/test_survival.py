@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from redkeep.model.spec import Spec
 from redkeep.model.topology import Role
-from redkeep.planning.placement import PlacedNode, Placement, place
-from redkeep.planning.survival import refusal, survives
+from redkeep.planning.placing.placement import PlacedNode, Placement, place
+from redkeep.planning.placing.survival import refusal, survives
 
 
 def spec_of(mode: str, hosts: int, zones: str = "", **keys: Any) -> Spec:

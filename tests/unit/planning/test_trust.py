@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from redkeep.planning.trust import Peer, Policy, is_loopback, is_public
+from redkeep.planning.evidence.trust import Peer, Policy, is_loopback, is_public
 
 NAMED = Policy(frozenset({"10.0.0.11", "203.0.113.11", "127.0.0.1", "fd00:1:2:3::11"}))
 DISCOVERED = "--trust-discovered"

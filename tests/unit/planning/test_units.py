@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from redkeep.planning.layout import Layout
-from redkeep.planning.units import KERNEL_WANTED, SOMAXCONN, TMPFILES, firewall_unit, node_unit, sysctl, table
+from redkeep.planning.hostfiles.layout import Layout
+from redkeep.planning.hostfiles.units import (
+    KERNEL_WANTED,
+    SOMAXCONN,
+    TMPFILES,
+    firewall_unit,
+    node_unit,
+    sysctl,
+    table,
+)
 
 LAYOUT = Layout("/var/lib/redkeep/shop-1", "shop-1")
 SERVER, SENTINEL = LAYOUT.node(6379, sentinel=False), LAYOUT.node(26379, sentinel=True)

@@ -14,7 +14,7 @@ from redkeep.model.plan import Plan, Step
 from redkeep.model.spec import Spec
 from redkeep.model.topology import Observed
 from redkeep.planning.desired import Desired
-from redkeep.planning.layout import Layout
+from redkeep.planning.hostfiles.layout import Layout
 from redkeep.run.converge import Look, Outcome, converge
 from redkeep.run.fleet import Fleet
 from redkeep.run.journal import Journal, read

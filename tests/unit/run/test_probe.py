@@ -10,7 +10,7 @@ import pytest
 from redkeep.errors import HostUnreachable
 from redkeep.hosts.base import Result
 from redkeep.hosts.local import LocalHost
-from redkeep.planning.probes import HERE, Outcome, ProbeWanted
+from redkeep.planning.placing.probes import HERE, Outcome, ProbeWanted
 from redkeep.run.probe import outcome, probe
 
 REFUSED = "bash: connect: Connection refused bash: line 1: /dev/tcp/10.0.0.1/6379: Connection refused "

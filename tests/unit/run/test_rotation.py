@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redkeep.errors import RefusedError
-from redkeep.planning.acl import ROLES
+from redkeep.planning.hostfiles.acl import ROLES
 from redkeep.run.rotation import advance, begin, finish, waiting
 from redkeep.run.vault import Contents, with_given
 

@@ -15,7 +15,7 @@ import pytest
 
 from redkeep.errors import HostError, RefusedError, UsageError
 from redkeep.hosts.base import Host
-from redkeep.planning.acl import ROLES
+from redkeep.planning.hostfiles.acl import ROLES
 from redkeep.run.vault import Contents, Vault, recover, resolve, secrets_of, with_given
 
 

@@ -15,7 +15,7 @@ from redkeep.planning.rules.words import number
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
     from redkeep.model.topology import Role
-    from redkeep.planning.placement import Placement
+    from redkeep.planning.placing.placement import Placement
 
 #: ``seen``: it runs; ``planned``: as the deployment file has it; ``example``: no deployment was named.
 Source = Literal["seen", "planned", "example"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from redkeep.planning.figures.figure import Figure, figure
 from redkeep.planning.figures.shape import Member, Shape
-from redkeep.planning.placement import majority
+from redkeep.planning.placing.placement import majority
 from redkeep.planning.rules.words import listed
 
 #: Milliseconds that a replica waits before it asks for votes, at least and at most, and more for each that is further.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from redkeep.model.checkup import Checkup, Node
 from redkeep.model.engine import Capability
 from redkeep.model.topology import Address, NodeView
-from redkeep.planning.aliases import line_of
-from redkeep.planning.handouts import handouts
+from redkeep.planning.evidence.aliases import line_of
+from redkeep.planning.evidence.handouts import handouts
 from redkeep.planning.repairs.base import (
     IN_SENTINELS_FILE,
     Case,

@@ -11,9 +11,9 @@ from typing import Literal, Protocol
 from redkeep.model.checkup import Checkup, Node
 from redkeep.model.plan import Step
 from redkeep.model.topology import Address, ClusterNode, NodeView
-from redkeep.planning.handouts import handed_out_by, handouts
+from redkeep.planning.evidence.handouts import handed_out_by, handouts
+from redkeep.planning.evidence.trust import Peer, Policy, is_loopback
 from redkeep.planning.rules.logins import Login, login_of
-from redkeep.planning.trust import Peer, Policy, is_loopback
 
 
 @dataclass(frozen=True)

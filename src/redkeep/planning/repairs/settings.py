@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redkeep.model.checkup import Node
 from redkeep.model.topology import SentinelEntry
-from redkeep.planning.drift import differences
+from redkeep.planning.evidence.drift import differences
 from redkeep.planning.repairs.base import (
     IN_SENTINELS_FILE,
     Case,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from redkeep.model.checkup import Checkup, Node, Visit
 from redkeep.model.topology import Address
+from redkeep.planning.evidence.trust import is_loopback
 from redkeep.planning.rules.meant import meant_for_others
-from redkeep.planning.trust import is_loopback
 
 
 def useless(checkup: Checkup, address: Address, owner: Node) -> bool:

@@ -11,13 +11,13 @@ from fnmatch import fnmatchcase
 from redkeep.model.checkup import Certificate, Checkup, Node, Visit
 from redkeep.model.engine import Capability
 from redkeep.model.topology import Address, NodeView
-from redkeep.planning.aclrights import permitted, users
-from redkeep.planning.passwords import COMMON_DIGESTS, weakness
+from redkeep.planning.evidence.aclrights import permitted, users
+from redkeep.planning.evidence.passwords import COMMON_DIGESTS, weakness
+from redkeep.planning.evidence.trust import is_loopback, is_public
 from redkeep.planning.rules.meant import listens_to_all, listens_to_others
 from redkeep.planning.rules.mending import file_of, new_password
 from redkeep.planning.rules.registry import Found, rule
 from redkeep.planning.rules.words import cli, listed, set_and_keep
-from redkeep.planning.trust import is_loopback, is_public
 
 #: What no application needs, and what takes a server over or down.
 DANGEROUS = ("config", "module", "debug", "replicaof", "shutdown", "flushall")

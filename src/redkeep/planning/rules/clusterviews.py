@@ -13,7 +13,7 @@ from redkeep.model.checkup import Checkup, Node
 from redkeep.model.slots import SLOTS, SlotRange, to_ranges
 from redkeep.model.topology import ClusterNode, ClusterView
 from redkeep.model.values import Value
-from redkeep.planning.clusterlines import Said, clustered, said, said_by
+from redkeep.planning.evidence.clusterlines import Said, clustered, said, said_by
 from redkeep.planning.rules.words import listed
 
 Member = tuple[Node, ClusterView]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from redkeep.model.engine import immutable_settings
 from redkeep.model.values import Value
-from redkeep.planning.drift import Difference, differences
-from redkeep.planning.preflight import MEMORY_SHARE
+from redkeep.planning.evidence.drift import Difference, differences
+from redkeep.planning.placing.preflight import MEMORY_SHARE
 from redkeep.planning.rules.machines import Machine, machines, size, span
 from redkeep.planning.rules.registry import Found, rule
 from redkeep.planning.rules.words import cli, listed, set_and_keep_on

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from redkeep.model.checkup import Checkup
 from redkeep.model.topology import SentinelEntry, Watched
+from redkeep.planning.evidence.trust import is_loopback
 from redkeep.planning.rules.meant import meant_for_others
-from redkeep.planning.trust import is_loopback
 
 
 def ghost(checkup: Checkup, entry: SentinelEntry, kind: str, watched: Watched) -> str:

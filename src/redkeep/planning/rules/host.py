@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from datetime import date
 from typing import TYPE_CHECKING
 
-from redkeep.planning.lifecycle import FLAWS, Flaw, end_of_distribution, end_of_fixes, of_distribution
-from redkeep.planning.preflight import LEAST_DISK, clock_skew
+from redkeep.planning.evidence.lifecycle import (
+    FLAWS,
+    Flaw,
+    end_of_distribution,
+    end_of_fixes,
+    of_distribution,
+)
+from redkeep.planning.placing.preflight import LEAST_DISK, clock_skew
 from redkeep.planning.rules.machines import Machine, machines, size
 from redkeep.planning.rules.registry import Found, rule
 from redkeep.planning.rules.words import listed

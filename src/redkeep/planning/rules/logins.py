@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from redkeep.model.checkup import Node
 from redkeep.model.values import Value
-from redkeep.planning.aclrights import AclUser, permitted, users
+from redkeep.planning.evidence.aclrights import AclUser, permitted, users
 
 #: What a replica asks of its primary.
 _NEEDED = ("psync", "replconf", "ping")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from redkeep.model.checkup import Checkup, Node
-from redkeep.planning.handouts import handouts
-from redkeep.planning.trust import is_loopback
+from redkeep.planning.evidence.handouts import handouts
+from redkeep.planning.evidence.trust import is_loopback
 
 
 def meant_for_others(checkup: Checkup) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from redkeep.model.checkup import Checkup, Node
 from redkeep.model.engine import Capability
-from redkeep.planning.handouts import Handout
+from redkeep.planning.evidence.handouts import Handout
+from redkeep.planning.evidence.trust import is_loopback
 from redkeep.planning.rules.words import cli, set_and_keep
-from redkeep.planning.trust import is_loopback
 
 #: Nodes that a loop names, at most.
 _SHOWN = 12

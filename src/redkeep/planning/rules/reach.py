@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 
 from redkeep.model.checkup import SILENT, Checkup, Node, Visit
 from redkeep.model.topology import Address, NodeView
-from redkeep.planning.handouts import Handout, believed, handouts
+from redkeep.planning.evidence.handouts import Handout, believed, handouts
+from redkeep.planning.evidence.trust import is_loopback
 from redkeep.planning.rules.ghosts import ghost
 from redkeep.planning.rules.meant import meant_for_others, unannounced
 from redkeep.planning.rules.mending import address_for, announce_fix, reset_fix
 from redkeep.planning.rules.registry import Found, rule
 from redkeep.planning.rules.words import cli, listed, set_and_keep
-from redkeep.planning.trust import is_loopback
 
 
 def _by_address(found: Iterable[Handout]) -> dict[Address, list[Handout]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from redkeep.errors import RedkeepError, ReplyError
 from redkeep.model.slots import key_slot
-from redkeep.planning.acl import APP
+from redkeep.planning.hostfiles.acl import APP
 from redkeep.run.load import EXPIRY, PREFIX
 from redkeep.wire.client import Client, Login
 

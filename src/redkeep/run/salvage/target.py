@@ -12,7 +12,7 @@ from redkeep.model.engine import Capability, Engine
 from redkeep.model.slots import SLOTS, key_slot
 from redkeep.model.targets import Target
 from redkeep.model.topology import Address, ClusterNode, ClusterView
-from redkeep.planning.trust import Peer, Policy
+from redkeep.planning.evidence.trust import Peer, Policy
 from redkeep.run.salvage.values import Abilities
 from redkeep.run.visits import resolved
 from redkeep.wire import replies

@@ -10,7 +10,7 @@ from redkeep.errors import EngineError, RedkeepError, ReplyError
 from redkeep.model.slots import SlotRange
 from redkeep.model.topology import ClusterView, NodeView
 from redkeep.planning.cluster import FULL_MESH, in_creation, introductions
-from redkeep.planning.config import haste
+from redkeep.planning.hostfiles.config import haste
 from redkeep.run.steps.context import Context, role_of, until
 from redkeep.wire import replies
 

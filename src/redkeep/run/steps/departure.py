@@ -15,7 +15,7 @@ from redkeep.run.steps.processes import stop_supervised
 if TYPE_CHECKING:
     from redkeep.model.plan import Step
     from redkeep.planning.desired import DesiredNode
-    from redkeep.planning.layout import Layout
+    from redkeep.planning.hostfiles.layout import Layout
 
 #: Seconds until the replicas that stay must have their copies: nothing is taken away before.
 SYNC_LIMIT = 3600.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redkeep.model.events import Approval
 from redkeep.model.topology import HostFacts
-from redkeep.planning.layout import SERVICE_USER
+from redkeep.planning.hostfiles.layout import SERVICE_USER
 from redkeep.planning.provision import changed_files
 from redkeep.run import engines
 from redkeep.run.steps.tryout import try_settings

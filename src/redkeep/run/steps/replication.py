@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redkeep.errors import ReplyError
 from redkeep.model.topology import NodeView
-from redkeep.planning.config import sentinel_settings
+from redkeep.planning.hostfiles.config import sentinel_settings
 
 if TYPE_CHECKING:
     from redkeep.model.plan import Step

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from redkeep.errors import EngineError, ReplyError, WireError
 from redkeep.model.engine import Capability
 from redkeep.model.topology import NodeView
-from redkeep.planning.acl import acl_changes
 from redkeep.planning.cluster import FULL_MESH
-from redkeep.planning.config import haste
+from redkeep.planning.hostfiles.acl import acl_changes
+from redkeep.planning.hostfiles.config import haste
 from redkeep.run.steps.context import POLL, Context
 from redkeep.wire.replies import cluster_view, text
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from redkeep.model.engine import Capability, Engine
-from redkeep.planning.quoting import acl_word
+from redkeep.planning.hostfiles.quoting import acl_word
 
 APP, ADMIN, REPLICATION, SENTINEL, GATE = "default", "redkeep", "replication", "sentinel", "gate"
 

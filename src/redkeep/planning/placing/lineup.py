@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from redkeep.model.topology import NodeView, Role, Unreachable
-from redkeep.planning.placement import Existing, PlacedNode, Placement, host_of, place, port_of
+from redkeep.planning.placing.placement import Existing, PlacedNode, Placement, host_of, place, port_of
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from redkeep.model.values import Value
-from redkeep.planning.config import SECRET_SETTINGS, same_value
+from redkeep.planning.hostfiles.config import SECRET_SETTINGS, same_value
 
 if TYPE_CHECKING:
     from redkeep.model.checkup import Node

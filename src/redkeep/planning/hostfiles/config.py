@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from redkeep.model.engine import Capability, Engine, defaults_beside
 from redkeep.model.sizes import parse_size
 from redkeep.model.values import Value
-from redkeep.planning.quoting import quote
+from redkeep.planning.hostfiles.quoting import quote
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
-    from redkeep.planning.layout import Layout, NodePaths
+    from redkeep.planning.hostfiles.layout import Layout, NodePaths
 
 #: Snapshots after 1 change in an hour, 100 in five minutes, 10,000 in one: the engines' own default since 7.0.
 SAVE_POINTS = "3600 1 300 100 60 10000"

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from redkeep.model.topology import Address
-from redkeep.planning.handouts import handouts
-from redkeep.planning.trust import is_loopback
+from redkeep.planning.evidence.handouts import handouts
+from redkeep.planning.evidence.trust import is_loopback
 
 if TYPE_CHECKING:
     from redkeep.model.checkup import Checkup, Node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redkeep.planning.layout import SERVICE_USER, Layout, NodePaths
+from redkeep.planning.hostfiles.layout import SERVICE_USER, Layout, NodePaths
 
 #: A server needs a descriptor for each client and some of its own; the engines ask for maxclients (10,000) + 32.
 OPEN_FILES = 65536

@@ -10,8 +10,8 @@ from redkeep.model.topology import HostFacts, Unreachable
 
 if TYPE_CHECKING:
     from redkeep.model.engine import Engine
-    from redkeep.planning.addresses import AddressPlan
     from redkeep.planning.desired import Desired
+    from redkeep.planning.placing.addresses import AddressPlan
 
 
 def one_way_failover(engines: Mapping[str, Engine]) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from redkeep.model.topology import BUS_OFFSET, Role
-from redkeep.planning.board import Board, Seat
+from redkeep.planning.placing.board import Board, Seat
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from redkeep.model.finding import Finding, Severity
 from redkeep.model.topology import HostFacts, Listener, Unreachable
 from redkeep.model.values import Value
-from redkeep.planning.probes import HERE, Probe, ProbeWanted, blocked_paths, wanted_probes
-from redkeep.planning.units import KERNEL_WANTED, SOMAXCONN
+from redkeep.planning.hostfiles.units import KERNEL_WANTED, SOMAXCONN
+from redkeep.planning.placing.probes import HERE, Probe, ProbeWanted, blocked_paths, wanted_probes
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
-    from redkeep.planning.addresses import AddressPlan
-    from redkeep.planning.placement import PlacedNode, Placement
+    from redkeep.planning.placing.addresses import AddressPlan
+    from redkeep.planning.placing.placement import PlacedNode, Placement
 
 __all__ = ["HERE", "Probe", "ProbeWanted", "preflight", "wanted_probes"]
 

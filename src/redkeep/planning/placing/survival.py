@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from redkeep.planning.placement import PlacedNode, Placement, majority
+from redkeep.planning.placing.placement import PlacedNode, Placement, majority
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from redkeep.errors import RefusedError, UsageError
 from redkeep.model.drill import FAULTS, HELD, OF_HOSTS, Kind, Target
 from redkeep.model.topology import HostFacts, NodeView, Role, Unreachable
-from redkeep.planning.placement import majority
-from redkeep.planning.survival import Survival, after_loss
+from redkeep.planning.placing.placement import majority
+from redkeep.planning.placing.survival import Survival, after_loss
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
     from redkeep.model.topology import Observed
     from redkeep.planning.desired import Desired, DesiredNode
-    from redkeep.planning.placement import Placement
+    from redkeep.planning.placing.placement import Placement
 
 #: A node this full of its memory is not drilled: what the drill writes might push out the application's keys.
 FULLEST = 0.8

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from redkeep.model.finding import Finding, Severity
 from redkeep.model.values import Value
-from redkeep.planning.networks import cidr
+from redkeep.planning.placing.networks import cidr
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
-    from redkeep.planning.addresses import AddressPlan
-    from redkeep.planning.placement import PlacedNode, Placement
+    from redkeep.planning.placing.addresses import AddressPlan
+    from redkeep.planning.placing.placement import PlacedNode, Placement
 
 Purpose = Literal["server", "bus", "sentinel", "client"]
 Outcome = Literal["open", "refused", "timeout", "unreachable"]

@@ -144,6 +144,6 @@ def _quote(value: str) -> str:
 
 def _hook(name: str) -> str:
     """What hooks share is put in where they say so: each is one file on the host."""
-    folder = files("redkeep.planning").joinpath("hooks")
+    folder = files("redkeep.planning.hostfiles").joinpath("hooks")
     shared = folder.joinpath("talk.sh").read_text(encoding="utf-8")
     return folder.joinpath(name).read_text(encoding="utf-8").replace("#include talk.sh\n", shared)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from redkeep.errors import SpecError
 from redkeep.model.engine import Capability, Engine
 from redkeep.model.topology import HostFacts, Unreachable
-from redkeep.planning.networks import LOOPBACK, Found, find, is_private
+from redkeep.planning.placing.networks import LOOPBACK, Found, find, is_private
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec

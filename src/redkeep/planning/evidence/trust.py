@@ -14,7 +14,7 @@ from dataclasses import field
 from functools import lru_cache
 
 from redkeep.model.values import Value
-from redkeep.planning.networks import is_private
+from redkeep.planning.placing.networks import is_private
 
 #: Neighbours: the last part of an IPv4 address, or of an IPv6 prefix, may differ.
 _NEIGHBOURS = {4: 24, 6: 64}

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from redkeep.planning.networks import cidr, private_range
+from redkeep.planning.placing.networks import cidr, private_range
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
-    from redkeep.planning.addresses import AddressPlan
-    from redkeep.planning.placement import Placement
+    from redkeep.planning.placing.addresses import AddressPlan
+    from redkeep.planning.placing.placement import Placement
 
 _Range = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from redkeep.model.values import Value
-from redkeep.planning.clusterlines import Said, clustered, said, said_by
+from redkeep.planning.evidence.clusterlines import Said, clustered, said, said_by
 
 if TYPE_CHECKING:
     from redkeep.model.checkup import Checkup, Node, SlotOwner

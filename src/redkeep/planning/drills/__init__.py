@@ -1,0 +1,1 @@
+"""What a drill breaks, and how that is caused and undone. Pure."""

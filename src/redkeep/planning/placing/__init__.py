@@ -1,0 +1,1 @@
+"""Who runs where, under which addresses, and what that survives. Pure."""
