@@ -37,8 +37,12 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two tests at a time share the machine's cores, and some measure how a real failover goes. What failed is run once more, alone:
+# it has to pass there, and stands in the output both times. A run that did not come to its end (exit status 2 and up) has failed.
 test: install packages check
-	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not long" || { \
+		[ $$? = 1 ] || exit 1; echo; echo "once more, alone: what failed beside other tests"; \
+		$(BIN)/pytest --exitfirst --last-failed --last-failed-no-failures none -m "not long"; }
 
 # Also the long ones: whole changes of size, versions and hosts under load.
 test-all: install packages check
