@@ -254,6 +254,24 @@ def test_a_foreign_data_folder_in_our_place(here: Here) -> None:
     here.applied()
 
 
+def test_data_set_aside_is_named(here: Here) -> None:
+    """Kept by destroy, and named by the next one, which deletes only its own."""
+    here.applied()
+    here.client().set("k", "v")
+    kept = Path(here("destroy", "--yes", "--json").ok().json["kept"]["local"])
+    assert not here.base.exists()
+    try:
+        assert list((kept / str(here.port) / "data").glob("*.rdb"))
+        here.applied()
+        assert here.client().get("k") is None
+        told = here("destroy", "--yes", "--delete-data").ok()
+        assert f"set aside earlier is still in {kept}" in told.stdout
+        assert kept.exists()
+        assert not here.base.exists()
+    finally:
+        shutil.rmtree(kept)
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 

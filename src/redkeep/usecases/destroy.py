@@ -32,14 +32,21 @@ class Destroyed:
     """``kept``: host -> the folder that its data was moved to, or an empty text where it was deleted.
 
     ``unreached``: host -> why nothing could be done there. What it carries starts again with it; destroying again then
-    finishes.
+    finishes. ``earlier``: host -> folders of this deployment that changes of size or an earlier destroy set aside; they
+    hold data, and stay whatever is asked.
     """
 
     kept: dict[str, str]
     unreached: dict[str, str] = field(default_factory=dict)
+    earlier: dict[str, list[str]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        return {"destroyed": sorted(self.kept), "kept": self.kept, "unreached": self.unreached}
+        return {
+            "destroyed": sorted(self.kept),
+            "kept": self.kept,
+            "unreached": self.unreached,
+            "earlier": self.earlier,
+        }
 
 
 async def destroy(
@@ -76,6 +83,7 @@ async def destroy(
         stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         aside = "" if delete_data else f"{deployment.layout.base}.destroyed-{stamp}"
         async with locked([(h, b) for h, b in hosts_of(deployment) if h.name in here], purpose="destroy"):
+            earlier = await _set_aside(deployment, here)
             await _stop_handing_over(deployment, sight, here)
             await asyncio.gather(
                 *(
@@ -85,7 +93,7 @@ async def destroy(
                 )
             )
         deployment.journal("destroy").note(f"taken down on {', '.join(here)}; data {what}")
-        return Destroyed(dict.fromkeys(here, aside), unreached)
+        return Destroyed(dict.fromkeys(here, aside), unreached, earlier)
 
 
 def _ours(deployment: Deployment, sight: Sight) -> list[str]:
@@ -124,6 +132,15 @@ async def _stop_handing_over(deployment: Deployment, sight: Sight, here: list[st
         ),
         return_exceptions=True,
     )
+
+
+async def _set_aside(deployment: Deployment, here: list[str]) -> dict[str, list[str]]:
+    base = shlex.quote(deployment.layout.base)
+    look = f"ls -d {base}.removed-* {base}.destroyed-* 2>/dev/null; true"
+    found = await asyncio.gather(*(deployment.fleet.hosts[name].run(look) for name in here))
+    return {
+        name: folders for name, done in zip(here, found, strict=True) if (folders := done.stdout.splitlines())
+    }
 
 
 async def _take_down(deployment: Deployment, host: Host, facts: HostFacts, aside: str) -> None:

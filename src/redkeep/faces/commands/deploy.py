@@ -178,6 +178,8 @@ def destroy(
     else:
         for host, kept in sorted(found.kept.items()):
             out(f"{host}: taken down" + (f"; its data is in {kept}" if kept else ""))
+        for host, folders in sorted(found.earlier.items()):
+            out(f"{host}: data that was set aside earlier is still in {', '.join(folders)}")
         for host, reason in sorted(found.unreached.items()):
             out(f"{host}: not reached ({reason}); run redkeep destroy again when it is back")
     if found.unreached:
