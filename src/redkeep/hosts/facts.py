@@ -19,12 +19,15 @@ from redkeep.model.values import Value
 if TYPE_CHECKING:
     from redkeep.hosts.base import Host
 
-#: What the servers' own logs warn about, and where it is read.
+#: What the servers' own logs warn about or fail for, and where it is read.
 KERNEL = {
     "vm.overcommit_memory": "/proc/sys/vm/overcommit_memory",
     "vm.swappiness": "/proc/sys/vm/swappiness",
     "net.core.somaxconn": "/proc/sys/net/core/somaxconn",
     "transparent_hugepage": "/sys/kernel/mm/transparent_hugepage/enabled",
+    # which ports outgoing connections take, and which of them never
+    "net.ipv4.ip_local_port_range": "/proc/sys/net/ipv4/ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports": "/proc/sys/net/ipv4/ip_local_reserved_ports",
 }
 
 #: Tools whose presence decides what can be done on a host.

@@ -209,6 +209,27 @@ def test_a_port_that_is_rightly_taken() -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "port", "reserved", "words"),
+    [
+        ("cluster", 6379, "", ()),
+        ("cluster", 23500, "", ("port 33500, the Cluster bus of h1:23500, is", "ports=33500,")),
+        ("cluster", 23500, "1,33500-33510", ()),
+        ("cluster", 23500, "33501-33510", ("ports=33501-33510,33500,",)),
+        ("cluster", 40000, "", ("port 40000 is", "so are 3 more", "ports=40000,40001,50000,50001,")),
+        ("sentinel", 23500, "", ()),
+        ("sentinel", 40000, "", ("port 40000 is",)),
+    ],
+)
+def test_ports_of_outgoing_connections(mode: str, port: int, reserved: str, words: tuple[str, ...]) -> None:
+    kernel = {**GOOD.kernel, "net.ipv4.ip_local_port_range": "32768\t60999"}
+    kernel |= {"net.ipv4.ip_local_reserved_ports": reserved} if reserved else {}
+    found = judged(spec_of(mode=mode, port=port), kernel=kernel)
+    assert rules(found)[:1] == ([("outgoing-ports", "warning", "h1")] if words else [])
+    for word in words:
+        assert word in f"{found[0].evidence} {found[0].fix}"
+
+
+@pytest.mark.parametrize(
     ("maxmemory", "severity"),
     [("1GiB", None), ("1536MiB", None), ("1537MiB", "warning"), ("2GiB", "warning"), ("2049MiB", "error")],
 )

@@ -49,6 +49,7 @@ def preflight(
         nodes = placement.on(host)
         found += chain(
             _ports(spec, nodes, plan[host].bind, its, running),
+            _outgoing(spec, host, nodes, its),
             _memory(spec, host, nodes, its),
             _disk(spec, host, nodes, its, running),
             _kernel(host, its),
@@ -68,8 +69,7 @@ def _ports(
     for node in nodes:
         if node.name in running:
             continue
-        wanted = (node.port, node.bus_port) if spec.mode == "cluster" else (node.port,)
-        for port in wanted:
+        for port in _listening(spec, node):
             taken = next(
                 (one for one in facts.listeners if one.port == port and _in_the_way(one, bind)), None
             )
@@ -96,6 +96,42 @@ def _taken(node: PlacedNode, port: int, listener: Listener) -> Finding:
         else f"{node.name} is to listen there{'' if port == node.port else ' for the Cluster bus'}",
         fix=f"write another {key}: in the deployment file, or stop that program if nobody needs it",
     )
+
+
+def _outgoing(spec: Spec, host: str, nodes: tuple[PlacedNode, ...], facts: HostFacts) -> Iterator[Finding]:
+    """Ports to listen on among those that the kernel gives to outgoing connections (ip-sysctl in its documentation)."""
+    bounds = facts.kernel.get("net.ipv4.ip_local_port_range", "").split()
+    if len(bounds) != 2:
+        return
+    first, last = map(int, bounds)
+    reserved = facts.kernel.get("net.ipv4.ip_local_reserved_ports", "")
+    kept = {port for part in reserved.split(",") if part for port in _from_to(part)}
+    wanted = {port: node for node in nodes for port in _listening(spec, node)}
+    shared = sorted(port for port in wanted if first <= port <= last and port not in kept)
+    if not shared:
+        return
+    bus = "" if shared[0] == wanted[shared[0]].port else f", the Cluster bus of {wanted[shared[0]].name},"
+    every = ",".join(filter(None, [reserved, *map(str, shared)]))
+    yield Finding(
+        rule="preflight-outgoing-ports",
+        severity="warning",
+        subject=host,
+        evidence=f"port {shared[0]}{bus} is one of those that outgoing connections get there ({first} to {last})"
+        + (f"; so are {len(shared) - 1} more" if shared[1:] else ""),
+        why="a connection that has got it keeps the server from starting, for as long as it lasts",
+        fix=f"keep them free there: sysctl -w net.ipv4.ip_local_reserved_ports={every}, the same line in /etc/sysctl.d, "
+        "or write another port: in the deployment file",
+    )
+
+
+def _listening(spec: Spec, node: PlacedNode) -> tuple[int, ...]:
+    return (node.port, node.bus_port) if spec.mode == "cluster" else (node.port,)
+
+
+def _from_to(part: str) -> range:
+    """``33500-33505``, or one port."""
+    first, _, last = part.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def _memory(spec: Spec, host: str, nodes: tuple[PlacedNode, ...], facts: HostFacts) -> Iterator[Finding]:
