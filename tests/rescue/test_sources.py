@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from redkeep.errors import EvidenceError, RedkeepError, RefusedError, UsageError
+from redkeep.rescue.disk.blocks import open_blocks
 from redkeep.rescue.disk.source import Evidence, inside_of, opened
 from redkeep.rescue.disk.tree import read_all, walk
 from tests.cli import Redkeep
@@ -192,6 +194,58 @@ def test_an_image_that_stands_on_another_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="another one") as caught, opened(image):
         pass
     assert "secret" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    "options", [["-c"], ["-o", "compat=0.10"], ["-c", "-o", "cluster_size=2M"], ["-o", "cluster_size=512"]]
+)
+def test_every_byte_of_a_qcow2_image(tmp_path: Path, root: Path, options: list[str]) -> None:
+    """Compressed and plain, with clusters of every size: in pieces that begin and end anywhere."""
+    disks.need("qemu-img")
+    raw, image = disks.ext4(root, tmp_path / "raw"), tmp_path / "disk.qcow2"
+    disks.run("qemu-img", "convert", "-O", "qcow2", *options, raw, image)
+    content = raw.read_bytes()
+    with ExitStack() as stack:
+        blocks, _ = open_blocks(image, stack)
+        assert blocks.size == len(content)
+        for at in range(0, len(content), 999_983):
+            wanted = content[at : at + 1_500_000]
+            assert blocks.read(at, len(wanted)) == wanted
+        with pytest.raises(OSError, match="outside"):
+            blocks.read(len(content) - 1, 2)
+    with opened(image) as evidence:
+        look(evidence, root)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["-c", "-o", "compression_type=zstd"], "zstd"), (["-o", "extended_l2=on"], "extended L2")],
+)
+def test_a_qcow2_image_of_another_kind_is_refused(
+    tmp_path: Path, root: Path, options: list[str], told: str
+) -> None:
+    disks.need("qemu-img")
+    image = tmp_path / "disk.qcow2"
+    disks.run("qemu-img", "convert", "-O", "qcow2", *options, disks.ext4(root, tmp_path / "raw"), image)
+    with pytest.raises(RefusedError, match=told) as caught, opened(image):
+        pass
+    assert "qemu-img convert" in caught.value.next
+
+
+def test_a_qcow2_image_that_lies_or_is_cut(tmp_path: Path, root: Path) -> None:
+    image = disks.qcow2(disks.ext4(root, tmp_path / "raw"), tmp_path / "disk.qcow2")
+    content = image.read_bytes()
+    for name, forged in {
+        "cut": content[: len(content) // 20],
+        "large": content[:24] + (1 << 62).to_bytes(8, "big") + content[32:],
+        "clusters": content[:20] + (40).to_bytes(4, "big") + content[24:],
+        "table": content[:40] + (1 << 60).to_bytes(8, "big") + content[48:],
+        "empty": content[:24] + bytes(8) + content[32:],
+    }.items():
+        (tmp_path / name).write_bytes(forged)
+        with pytest.raises(RedkeepError) as caught, opened(tmp_path / name) as evidence:
+            read_all(evidence.tree, b"/var/big")
+        assert len(str(caught.value).splitlines()) == 3, name
 
 
 def test_what_is_inside_of_a_directory(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from redkeep.errors import EvidenceError, RedkeepError, RefusedError, UsageError
+from redkeep.rescue.disk.qcow import MAGIC, opened_qcow
 
 
 class Blocks(Protocol):
@@ -122,8 +123,8 @@ def open_blocks(path: Path, stack: ExitStack) -> tuple[Blocks, str]:
             next="take a copy with ddrescue, and rescue from that",
         ) from None
     refuse_wrappings(head, raw, path)
-    if head[:4] == b"QFI\xfb":
-        return _qcow(raw, path), "qcow2"
+    if head[:4] == MAGIC:
+        return opened_qcow(raw, path), "qcow2"
     return raw, "raw"
 
 
@@ -168,29 +169,6 @@ def refuse_wrappings(head: bytes, raw: Blocks, path: Path) -> None:
             raise RefusedError(f"{what}, not a disk itself", where=str(path), next=hint)
     if raw.read(raw.size - 512, 8) == b"conectix":  # a fixed VHD is a raw disk with a footer
         raise RefusedError("a VHD image, not a disk itself", where=str(path), next=_WRAPPED[2][2])
-
-
-def _qcow(raw: Blocks, path: Path) -> Blocks:
-    pyqcow = library("pyqcow")
-    image = pyqcow.file()
-    try:
-        image.open_file_object(BlockFile(raw))
-        backing = image.backing_filename
-        if not backing and not image.is_locked():
-            return ReadBlocks(image.read_buffer_at_offset, image.media_size)
-    except OSError as error:
-        raise EvidenceError(
-            f"a qcow2 image that cannot be read: {first_line(error)}",
-            where=str(path),
-            next="qemu-img check IMAGE says more; qemu-img convert -O raw IMAGE disk.raw may still read it",
-        ) from None
-    if backing:  # names a file of this host, and was written by who knows whom
-        raise RefusedError(
-            "a qcow2 image that needs another one below it",
-            where=f"{path}, backing file {backing}",
-            next="where you trust it: qemu-img convert -O raw IMAGE disk.raw, and rescue from disk.raw",
-        )
-    raise RefusedError("an encrypted qcow2 image", where=str(path), next="decrypt it with qemu-img convert")
 
 
 def library(name: str) -> Any:
