@@ -12,7 +12,7 @@ import pytest
 from redkeep.errors import EvidenceError, RedkeepError, RefusedError, UsageError
 from redkeep.rescue.disk.blocks import open_blocks
 from redkeep.rescue.disk.source import Evidence, inside_of, opened
-from redkeep.rescue.disk.tree import read_all, walk
+from redkeep.rescue.disk.tree import Skipped, read_all, walk
 from tests.cli import Redkeep
 from tests.rescue import disks
 from tests.rescue.disks import MIB
@@ -134,6 +134,107 @@ def test_an_old_ext3_with_indirect_blocks(tmp_path: Path, root: Path) -> None:
     image = disks.ext4(root, tmp_path / "disk", 64 * MIB, "-O", "^extent,^64bit,^flex_bg", "-b", "1024")
     with opened(image) as evidence:
         assert read_all(evidence.tree, b"/var/big") == (root / "var/big").read_bytes()
+
+
+def every_file(top: Path) -> dict[bytes, bytes]:
+    return {
+        b"/" + os.fsencode(p.relative_to(top)): os.fsencode(p.readlink())
+        if p.is_symlink()
+        else p.read_bytes()
+        for p in top.rglob("*")
+        if p.is_symlink() or p.is_file()
+    }
+
+
+def every_file_of(evidence: Evidence) -> dict[bytes, bytes]:
+    tree = evidence.tree
+    return {
+        path: tree.target(path) if entry.kind == "symlink" else read_all(tree, path)
+        for path, entry in walk(tree, b"/", skipped=lambda s: None)
+        if entry.kind in ("symlink", "file") and not path.startswith(b"/lost+found")
+    }
+
+
+@pytest.mark.parametrize("inode", ["256", "1024"])
+def test_what_lies_within_inodes(tmp_path: Path, inode: str) -> None:
+    """Small files, links and directories (inline_data), names that are not UTF-8 among them."""
+    top = tmp_path / "tree"
+    (top / "etc/plain").mkdir(parents=True)
+    (top / "etc/odd/below").mkdir(parents=True)
+    for i in range(14):
+        (top / f"etc/plain/{i}").write_bytes(b"%d" % i * i * 20)
+    (top / "etc/long").symlink_to("/way" * 20)
+    (top / "etc/short").symlink_to("plain")
+    Path(os.fsdecode(os.fsencode(top) + b"/etc/odd/\xff")).write_text("odd")
+    image = disks.ext4(top, tmp_path / "disk", 32 * MIB, "-O", "inline_data", "-I", inode, "-b", "4096")
+    with opened(image) as evidence:
+        assert every_file_of(evidence) == every_file(top)
+        assert evidence.tree.stat(b"/etc/odd/below").kind == "directory"
+
+
+def test_attributes_that_fill_their_room_hide_no_file(tmp_path: Path) -> None:
+    """SELinux labels of every length, on files whose blocks are extents, and on those whose blocks are listed."""
+    disks.need("debugfs")
+    top = tmp_path / "tree"
+    (top / "etc").mkdir(parents=True)
+    for i in range(80):
+        (top / f"etc/{i}").write_bytes(os.urandom(i * 1000))
+    for options in ("extent", "^extent,^64bit"):
+        image = disks.ext4(top, tmp_path / "disk", 32 * MIB, "-O", options, "-I", "256", "-b", "1024")
+        lines = [f"ea_set /etc/{i} security.selinux {'a' * i}" for i in range(1, 80)]
+        disks.run("debugfs", "-w", "-f", "-", image, text="\n".join(lines))
+        with opened(image) as evidence:
+            assert every_file_of(evidence) == every_file(top)
+            assert {e.uid for _, e in evidence.tree.entries(b"/etc")} == {os.getuid()}
+
+
+def test_a_damaged_inode_is_named_and_never_left_out(tmp_path: Path) -> None:
+    disks.need("debugfs")
+    top = tmp_path / "tree"
+    (top / "etc").mkdir(parents=True)
+    for name in ("one", "two", "three"):
+        (top / "etc" / name).write_text(name)
+    image = disks.ext4(top, tmp_path / "disk", 32 * MIB, "-I", "256")
+    disks.run("debugfs", "-w", "-R", "sif /etc/two extra_isize 65000", image)
+    with opened(image) as evidence:
+        skipped: list[Skipped] = []
+        kinds = {path: entry.kind for path, entry in walk(evidence.tree, b"/etc", skipped=skipped.append)}
+    assert kinds == {b"/etc/one": "file", b"/etc/two": "unknown", b"/etc/three": "file"}
+    assert [s.path for s in skipped] == [b"/etc/two"]
+    run = Redkeep(tmp_path)("rescue", "extract", str(image), "bundle", "--only", "/etc", "--json")
+    assert run.status == 1
+    assert [p["path"] for p in run.json["problems"]] == ["/etc/two"]
+
+
+def test_features_that_are_not_known_are_named(tmp_path: Path, root: Path) -> None:
+    image = disks.ext4(root, tmp_path / "disk", 64 * MIB, "-O", "large_dir")
+    with pytest.raises(EvidenceError, match="large_dir") as caught, opened(image):
+        pass
+    assert "--mount" in caught.value.next
+
+
+@pytest.mark.parametrize("what", ["btrfs", "LUKS", "ext4"])
+def test_a_boot_partition_is_not_taken_for_the_system(
+    tmp_path: Path, root: Path, data: Path, what: str
+) -> None:
+    """Where the partition with the system cannot be read, that is what is said."""
+    other = disks.ext4(root, tmp_path / "root", 64 * MIB)
+    with other.open("r+b") as file:
+        if what == "ext4":
+            file.seek(2048)
+            file.write(os.urandom(4 * MIB))
+        else:
+            file.write(bytes(MIB))
+            file.seek(MAGIC[what][0])
+            file.write(MAGIC[what][1])
+    image = disks.partitioned(
+        tmp_path / "disk", ("83", disks.ext4(data, tmp_path / "boot", 16 * MIB)), ("83", other)
+    )
+    with pytest.raises((RefusedError, EvidenceError), match=what) as caught, opened(image):
+        pass
+    assert caught.value.next.endswith("--partition 1")
+    with opened(image, partition="1") as evidence:
+        assert read_all(evidence.tree, b"/hello") == b"hello"
 
 
 MAGIC = {

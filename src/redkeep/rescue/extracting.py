@@ -113,6 +113,8 @@ def gather(tree: Tree, wanted: Iterable[tuple[bytes, str]]) -> Taking:
                 taking.problems.append(Skipped(path, reason(error)))
             continue
         taking.want(real, entry, belongs)
+        if entry.kind == "unknown":
+            taking.problems.append(Skipped(path, "its inode cannot be read"))
         if entry.kind == "directory":
             for below, found in walk(tree, real, skipped=taking.problems.append):
                 taking.want(below, found, belongs)

@@ -139,11 +139,12 @@ def listed(
             if sane(name):
                 found[name] = (inode, stat_of(one, inode, device))
         except (OSError, ValueError):  # such a name, or an inode that is damaged
-            return _with_stats(raw(), stat)
+            return with_stats(raw(), stat)
     return found
 
 
-def _with_stats(entries: Iterator[tuple[bytes, int]], stat: Callable[[int], Stat]) -> Children:
+def with_stats(entries: Iterator[tuple[bytes, int]], stat: Callable[[int], Stat]) -> Children:
+    """By names and numbers of inodes. One whose inode cannot be read is ``unknown``, never left out."""
     found: Children = {}
     for name, inode in entries:
         if not sane(name):
@@ -152,8 +153,8 @@ def _with_stats(entries: Iterator[tuple[bytes, int]], stat: Callable[[int], Stat
             raise OSError(errno.EFBIG, f"a directory with more than {_MOST_ENTRIES} entries")
         try:
             found[name] = (inode, stat(inode))
-        except (OSError, ValueError):  # this one is damaged; the others may be not
-            continue
+        except (OSError, ValueError):  # this one is damaged, and named as that; the others may be not
+            found[name] = (inode, Stat("unknown", 0, 0, 0, 0, 0, 1, (-1, inode)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from redkeep.rescue.disk import fstab
 from redkeep.rescue.disk.blocks import Blocks, Slice, first_line, open_blocks
 from redkeep.rescue.disk.bundletree import BundleTree, is_bundle
 from redkeep.rescue.disk.directory import DirectoryTree
-from redkeep.rescue.disk.ext import Ext
+from redkeep.rescue.disk.ext import FEATURES, Ext
 from redkeep.rescue.disk.imagetree import ImageTree
 from redkeep.rescue.disk.inodes import FileSystem
 from redkeep.rescue.disk.lvm import volumes
@@ -122,7 +123,10 @@ def _read(where: Path, form: str, found: list[Partition], wanted: str) -> Eviden
     )
     at = {name: path.decode("utf-8", "backslashreplace") for path, name in mounts.items()} | {root: "/"}
     told = [
-        replace(p, mounted_at=at.get(p.name, ""), note=p.note or unreadable.get(p.name, "")) for p in found
+        replace(
+            p, mounted_at=at.get(p.name, ""), note="; ".join(filter(None, (p.note, unreadable.get(p.name))))
+        )
+        for p in found
     ]
     return Evidence(where, form, tree, tuple(told), tuple(_notes(told, systems)))
 
@@ -156,10 +160,12 @@ def _systems(found: Sequence[Partition]) -> tuple[dict[str, FileSystem], dict[st
         if part.blocks is None or part.kind not in _OURS:
             continue
         try:
-            systems[part.name] = opened_system(part.kind, part.blocks, number)
-            systems[part.name].children(systems[part.name].root)
+            system = opened_system(part.kind, part.blocks, number)
+            if system.stat(system.root).kind != "directory":
+                raise OSError(errno.EIO, "its root is no directory")
+            system.children(system.root)
+            systems[part.name] = system
         except (OSError, MemoryError, ValueError) as error:
-            systems.pop(part.name, None)
             unreadable[part.name] = f"{part.kind} that cannot be read: " + (
                 first_line(error) if isinstance(error, OSError) else type(error).__name__
             )
@@ -186,9 +192,23 @@ def _root(
             told = ", ".join(systems) or "none"
             raise UsageError(f"no readable partition {wanted}", where=str(where), next=f"there are: {told}")
         return wanted
-    if not systems:
+    best = max(systems, key=lambda name: _likeness(systems[name]), default="")
+    if not best:
         raise _nothing(where, found, unreadable)
-    return max(systems, key=lambda name: _likeness(systems[name]))
+    if not _likeness(systems[best]) and (unreadable or any(map(_foreign, found))):
+        error = _nothing(where, found, unreadable)  # what cannot be read may well be the root
+        names = ", ".join(systems)
+        raise type(error)(
+            error.what, where=error.where, next=f"{error.next}; what can be read: --partition {names}"
+        )
+    return best
+
+
+def _foreign(part: Partition) -> bool:
+    """Whether it may hold a system that is not read here."""
+    if part.blocks is None:
+        return bool(part.note)
+    return part.kind not in _OURS and part.kind not in ("", "swap", "lvm", "fat")
 
 
 def _likeness(system: FileSystem) -> int:
@@ -201,11 +221,13 @@ def _nothing(where: Path, found: Sequence[Partition], unreadable: Mapping[str, s
     cut = next((p.note for p in found if p.note), "")
     for name, why in unreadable.items():
         hint = "repair a copy of it (e2fsck, xfs_repair), and rescue from the copy"
-        if cut or "ends" in why:
+        if FEATURES in why:
+            hint = "on a throwaway host: --mount, or -o ro,noload,noexec,nodev,nosuid there, and name the directory"
+        elif cut or "ends" in why:
             hint = "is the image complete? compare its size with the disk's"
         return EvidenceError(f"{why}; {cut}" if cut else why, where=f"{where}, {name}", next=hint)
     for part in found:
-        if part.kind in _REFUSED or part.kind not in ("", "swap", "lvm", "fat"):
+        if part.blocks is not None and _foreign(part):
             named = part.kind.upper() if part.kind in ("ntfs", "luks", "raid", "fat") else part.kind
             return RefusedError(
                 f"{named} is not read here",

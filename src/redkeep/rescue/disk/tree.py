@@ -80,7 +80,7 @@ class Tree(Protocol):
     where: str
 
     def entries(self, path: bytes) -> Iterator[tuple[bytes, Stat]]:
-        """What a directory holds, itself and its parent left out; entries that cannot be read are left out too."""
+        """What a directory holds, itself and its parent left out; what an image holds and cannot be read is ``unknown``."""
 
     def stat(self, path: bytes, *, follow: bool = True) -> Stat: ...
 
@@ -123,6 +123,8 @@ def walk(
             for name, entry in tree.entries(directory or b"/"):
                 path = directory + b"/" + name
                 yield path, entry
+                if entry.kind == "unknown":
+                    skipped(Skipped(path, "its inode cannot be read"))
                 if entry.kind != "directory" or not enter(path, entry):
                     continue
                 if entry.identity in seen:
