@@ -118,38 +118,78 @@ def qcow2(raw: Path, image: Path) -> Path:
 
 _EXTENT = 4 * MIB
 _BEGIN = MIB
+_STRIPE = 64 << 10
 
 
-def lvm(image: Path, group: str, *contents: tuple[str, Path], missing: bool = False) -> Path:
-    """A physical volume with linear volumes, as ``pvcreate`` and ``lvcreate`` write it (text metadata)."""
+def lvm(
+    image: Path, group: str, *contents: tuple[str, Path], missing: bool = False, pieces: str = ""
+) -> Path:
+    """A physical volume with volumes, as ``pvcreate`` and ``lvcreate`` write it (text metadata).
+
+    ``missing``: with another one, ``lost``, on a disk that is not here. ``pieces`` is how the volumes lie there: linear,
+    ``extended`` (the second half before the first) or ``striped`` (in turns of 64 KiB).
+    """
     extents = [-(-content.stat().st_size // _EXTENT) for _, content in contents]
     size = _BEGIN + sum(extents) * _EXTENT
     with image.open("wb") as file:
         file.truncate(size)
     volumes = [(name, n) for (name, _), n in zip(contents, extents, strict=True)]
-    _write_labels(image, size, _metadata(group, volumes, size, missing).encode())
+    _write_labels(image, size, _metadata(group, volumes, size, missing, pieces).encode())
     at = _BEGIN
     for (_, content), count in zip(contents, extents, strict=True):
-        copy_into(content, image, at)
+        if pieces:
+            with image.open("r+b") as file:
+                file.seek(at)
+                file.write(_in_pieces(content.read_bytes().ljust(count * _EXTENT, b"\0"), pieces))
+        else:
+            copy_into(content, image, at)
         at += count * _EXTENT
     return image
+
+
+def _in_pieces(data: bytes, pieces: str) -> bytes:
+    if pieces == "extended":
+        half = len(data) // _EXTENT // 2 * _EXTENT
+        return data[half:] + data[:half]
+    parts = [data[i : i + _STRIPE] for i in range(0, len(data), _STRIPE)]
+    return b"".join(parts[::2] + parts[1::2])
 
 
 def _uuid(letter: str) -> str:
     return "-".join(letter * n for n in (6, 4, 4, 4, 4, 4, 6))
 
 
-def _metadata(group: str, volumes: list[tuple[str, int]], size: int, missing: bool) -> str:
+def _segments(at: int, n: int, pieces: str) -> list[str]:
+    def one(begin: int, count: int, *places: int) -> str:
+        stripes = ", ".join(f'"pv0", {place}' for place in places)
+        size = f"stripe_size = {_STRIPE // 512}\n" if len(places) > 1 else ""
+        return (
+            f'start_extent = {begin}\nextent_count = {count}\n\ntype = "striped"\nstripe_count = {len(places)}\n{size}\n'
+            f"stripes = [\n{stripes}\n]"
+        )
+
+    half = n // 2
+    if pieces == "extended":
+        return [one(0, half, at + n - half), one(half, n - half, at)]
+    return [one(0, n, at, at + half) if pieces == "striped" else one(0, n, at)]
+
+
+def _logical(name: str, identifier: str, segments: list[str]) -> str:
+    inside = "".join(f"\n\nsegment{i} {{\n{text}\n}}" for i, text in enumerate(segments, start=1))
+    return (
+        f'{name} {{\nid = "{identifier}"\nstatus = ["READ", "WRITE", "VISIBLE"]\nflags = []\n'
+        f'creation_time = 1700000000\t# Some time\ncreation_host = "victim"\nsegment_count = {len(segments)}{inside}\n}}\n'
+    )
+
+
+def _metadata(group: str, volumes: list[tuple[str, int]], size: int, missing: bool, pieces: str) -> str:
     total = sum(n for _, n in volumes)
     logical, at = "", 0
     for i, (name, n) in enumerate(volumes):
-        segment = f'start_extent = 0\nextent_count = {n}\n\ntype = "striped"\nstripe_count = 1\n\n'
-        segment += f'stripes = [\n"pv0", {at}\n]'
-        logical += (
-            f'{name} {{\nid = "{_uuid(chr(ord("a") + i))}"\nstatus = ["READ", "WRITE", "VISIBLE"]\nflags = []\n'
-            f'creation_time = 1700000000\ncreation_host = "victim"\nsegment_count = 1\n\nsegment1 {{\n{segment}\n}}\n}}\n'
-        )
+        logical += _logical(name, _uuid(chr(ord("a") + i)), _segments(at, n, pieces))
         at += n
+    if missing:
+        logical += _logical("lost", _uuid("z"), [text.replace("pv0", "pv1") for text in _segments(0, 1, "")])
     second = ""
     if missing:
         second = (
@@ -167,7 +207,7 @@ def _metadata(group: str, volumes: list[tuple[str, int]], size: int, missing: bo
     )
 
 
-def _checksum(data: bytes) -> bytes:
+def checksum(data: bytes) -> bytes:
     """CRC-32 with LVM's beginning and without the final inversion."""
     return ((zlib.crc32(data, 0xF597A6CF ^ 0xFFFFFFFF) ^ 0xFFFFFFFF) & 0xFFFFFFFF).to_bytes(4, "little")
 
@@ -181,14 +221,14 @@ def _write_labels(image: Path, size: int, metadata: bytes) -> None:
     header += number(4096) + number(_BEGIN - 4096) + bytes(16)  # where metadata is; end
     header += number(2, 4) + number(1, 4) + bytes(16)  # extension: version, flags, no boot areas
     checked = (number(32, 4) + b"LVM2 001" + header).ljust(512 - 20, b"\0")
-    label = b"LABELONE" + number(1) + _checksum(checked) + checked
+    label = b"LABELONE" + number(1) + checksum(checked) + checked
     area = b" LVM2 x[5A%r0N*>" + number(1, 4) + number(4096) + number(_BEGIN - 4096)
-    area += number(512) + number(len(metadata)) + _checksum(metadata) + number(0, 4)
+    area += number(512) + number(len(metadata)) + checksum(metadata) + number(0, 4)
     area = area.ljust(508, b"\0")
     with image.open("r+b") as file:
         file.seek(512)
         file.write(label)
         file.seek(4096)
-        file.write(_checksum(area) + area)
+        file.write(checksum(area) + area)
         file.seek(4096 + 512)
         file.write(metadata)

@@ -11,6 +11,7 @@ import pytest
 
 from redkeep.errors import EvidenceError, RedkeepError, RefusedError, UsageError
 from redkeep.rescue.disk.blocks import open_blocks
+from redkeep.rescue.disk.lvm import volumes
 from redkeep.rescue.disk.source import Evidence, inside_of, opened
 from redkeep.rescue.disk.tree import Skipped, read_all, walk
 from tests.cli import Redkeep
@@ -109,11 +110,109 @@ def look_without_sparse(evidence: Evidence, root: Path) -> None:
     assert read_all(evidence.tree, b"/var/big") == (root / "var/big").read_bytes()
 
 
-def test_a_group_with_a_missing_disk_is_named(tmp_path: Path, data: Path) -> None:
-    group = disks.lvm(tmp_path / "lvm", "vg", ("root", disks.ext4(data, tmp_path / "ext4")), missing=True)
-    with pytest.raises(EvidenceError, match="1 of 2 disks") as caught, opened(group):
+def test_a_group_with_a_missing_disk_is_named(tmp_path: Path) -> None:
+    """What lies on the disk that is here is read."""
+    with (
+        pytest.raises(EvidenceError, match="1 of 2 disks") as caught,
+        opened(disks.lvm(tmp_path / "lvm", "vg", missing=True)),
+    ):
         pass
     assert "attach" in caught.value.next
+    group = disks.lvm(
+        tmp_path / "lvm",
+        "vg",
+        ("root", disks.ext4(root_like(tmp_path / "top"), tmp_path / "ext4")),
+        missing=True,
+    )
+    with opened(group) as evidence:
+        assert read_all(evidence.tree, b"/etc/hello") == b"hello"
+        assert any("vg/lost: 1 of 2 disks" in note for note in evidence.notes)
+
+
+def root_like(top: Path) -> Path:
+    (top / "etc").mkdir(parents=True)
+    (top / "etc/hello").write_text("hello")
+    return top
+
+
+@pytest.mark.parametrize("pieces", ["extended", "striped"])
+def test_a_volume_in_pieces(tmp_path: Path, root: Path, pieces: str) -> None:
+    """As a volume is that was extended once, or lies on several disks in turns."""
+    image = disks.lvm(tmp_path / "lvm", "vg", ("root", disks.ext4(root, tmp_path / "root")), pieces=pieces)
+    with opened(image) as evidence:
+        look(evidence, root)
+    with ExitStack() as stack:
+        blocks, _ = open_blocks(image, stack)
+        (volume,) = volumes([blocks])
+        assert volume.blocks is not None
+        assert volume.blocks.read(0, volume.blocks.size) == (tmp_path / "root").read_bytes()
+
+
+def test_metadata_around_the_end_of_its_ring(tmp_path: Path, root: Path) -> None:
+    """The text begins near the end and goes on at the begin, as it does after some changes."""
+    image = disks.lvm(tmp_path / "lvm", "vg", ("root", disks.ext4(root, tmp_path / "root")))
+    with image.open("r+b") as file:
+        file.seek(4096)
+        head = bytearray(file.read(512))
+        offset, size = int.from_bytes(head[40:48], "little"), int.from_bytes(head[48:56], "little")
+        end = int.from_bytes(head[32:40], "little")
+        file.seek(4096 + offset)
+        text = file.read(size)
+        head[40:48] = (end - 512).to_bytes(8, "little")
+        file.seek(4096)
+        file.write(head)
+        file.seek(4096 + end - 512)
+        file.write(text[:512])
+        file.seek(4096 + 512)
+        file.write(text[512:])
+    with opened(image) as evidence:
+        look(evidence, root)
+
+
+@pytest.mark.parametrize("damage", ["thin", "checksum", "bomb", "size"])
+def test_volumes_that_are_not_read_are_named(tmp_path: Path, root: Path, damage: str) -> None:
+    image = disks.lvm(tmp_path / "lvm", "vg", ("root", disks.ext4(root, tmp_path / "root", 16 * MIB)))
+    content = bytearray(image.read_bytes())
+    size = int.from_bytes(content[4096 + 48 : 4096 + 56], "little")
+    text = bytes(content[4096 + 512 : 4096 + 512 + size])
+    if damage == "thin":
+        text = text.replace(b'"striped"', b'"thin"')
+    elif damage == "checksum":
+        text = text.replace(b"seqno = 3", b"seqno = 4")
+    elif damage == "bomb":
+        text = b"a {" * 100_000
+    elif damage == "size":
+        text = text.replace(b"extent_count = 4", b"extent_count = 4000000000000")
+    content[4096 + 512 : 4096 + 512 + len(text)] = text
+    content[4096 + 48 : 4096 + 56] = len(text).to_bytes(8, "little")
+    if damage != "checksum":
+        content[4096 + 56 : 4096 + 60] = disks.checksum(text)
+    image.write_bytes(content)
+    if damage == "size":  # as the table of partitions, it says more than there is
+        with opened(image) as evidence:
+            assert read_all(evidence.tree, b"/etc/hostname") == b"victim\n"
+        return
+    with pytest.raises(EvidenceError) as caught, opened(image):
+        pass
+    told = {"thin": "type thin", "checksum": "checksum", "bomb": "no text of LVM"}[damage]
+    assert told in caught.value.what
+    assert "vgchange" in caught.value.next
+
+
+def test_volumes_are_mounted_where_fstab_says(tmp_path: Path, data: Path) -> None:
+    """By what installers write there: a file system's UUID, or the group's and the volume's."""
+    top = tmp_path / "top"
+    for name in ("etc", "usr", "data", "more"):
+        (top / name).mkdir(parents=True)
+    one = disks.ext4(data, tmp_path / "one", 16 * MIB, "-U", "11111111-2222-3333-4444-555555555555")
+    two = disks.ext4(data, tmp_path / "two", 16 * MIB)
+    (top / "etc/fstab").write_text(
+        f"/dev/disk/by-uuid/11111111-2222-3333-4444-555555555555 /data ext4 defaults 0 1\n"
+        f"/dev/disk/by-id/dm-uuid-LVM-{'V' * 32}{'c' * 32} /more ext4 defaults 0 1\n"
+    )
+    root = disks.ext4(top, tmp_path / "root", 16 * MIB)
+    with opened(disks.lvm(tmp_path / "lvm", "vg", ("root", root), ("one", one), ("two", two))) as evidence:
+        assert read_all(evidence.tree, b"/data/hello") == read_all(evidence.tree, b"/more/hello") == b"hello"
 
 
 def test_a_hundred_thousand_files_in_a_directory(tmp_path: Path) -> None:

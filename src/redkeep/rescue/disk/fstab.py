@@ -10,6 +10,8 @@ from redkeep.rescue.disk.tree import Tree, read_text
 
 #: The first disk, under the names that hypervisors give it.
 _FIRST_DISK = re.compile(r"/dev/(?:[vsxh]+da|nvme0n1p|mmcblk0p)(\d+)$")
+#: As Ubuntu's installer writes volumes of LVM.
+_BY_VOLUME = "/dev/disk/by-id/dm-uuid-LVM-"
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class Place:
     name: str
     uuid: str
     label: str
+    volume: str = ""
 
 
 def mounts(root: Tree, others: Sequence[Place]) -> dict[bytes, str]:
@@ -39,11 +42,16 @@ def mounts(root: Tree, others: Sequence[Place]) -> dict[bytes, str]:
 
 def _names(spec: str, place: Place) -> bool:
     kind, _, value = spec.partition("=")
+    for name, directory in (("UUID", "/dev/disk/by-uuid/"), ("LABEL", "/dev/disk/by-label/")):
+        if spec.startswith(directory):
+            kind, value = name, spec.removeprefix(directory)
     value = value.strip("\"'")
     if kind == "UUID":
-        return value.lower() == place.uuid.lower()
+        return bool(value) and value.lower() == place.uuid.lower()
     if kind == "LABEL":
         return bool(value) and value == place.label
+    if spec.startswith(_BY_VOLUME):
+        return bool(place.volume) and spec.removeprefix(_BY_VOLUME) == place.volume
     if "/" in place.name:
         group, _, volume = place.name.partition("/")
         mapped = "-".join(part.replace("-", "--") for part in (group, volume))

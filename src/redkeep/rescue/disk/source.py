@@ -17,7 +17,7 @@ from redkeep.rescue.disk.directory import DirectoryTree
 from redkeep.rescue.disk.ext import FEATURES, Ext
 from redkeep.rescue.disk.imagetree import ImageTree
 from redkeep.rescue.disk.inodes import FileSystem
-from redkeep.rescue.disk.lvm import volumes
+from redkeep.rescue.disk.lvm import ELSEWHERE, volumes
 from redkeep.rescue.disk.mounting import mounted
 from redkeep.rescue.disk.partitions import Part, inside, parts
 from redkeep.rescue.disk.tree import Tree
@@ -35,7 +35,10 @@ _OTHER = "on a throwaway host: mount -o ro,noexec,nodev,nosuid, and name the dir
 
 @dataclass(frozen=True)
 class Partition:
-    """``name``: the number in the table, ``group/volume``, or ``disk`` where there is no table. Bytes."""
+    """``name``: the number in the table, ``group/volume``, or ``disk`` where there is no table. Bytes.
+
+    ``volume`` is a logical volume's identity.
+    """
 
     name: str
     begin: int
@@ -45,6 +48,7 @@ class Partition:
     uuid: str = ""
     mounted_at: str = ""
     note: str = ""
+    volume: str = ""
     blocks: Blocks | None = field(default=None, repr=False, compare=False)
 
     def as_json(self) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def _read(where: Path, form: str, found: list[Partition], wanted: str) -> Eviden
     root = _root(where, found, systems, unreadable, wanted)
     order = [root, *(name for name in systems if name != root)]
     bare = ImageTree(str(where), [systems[root]])
-    places = {p.name: fstab.Place(p.name, p.uuid, p.label) for p in found if p.name in systems}
+    places = {p.name: fstab.Place(p.name, p.uuid, p.label, p.volume) for p in found if p.name in systems}
     mounts = fstab.mounts(bare, [places[name] for name in order[1:]])
     tree = ImageTree(
         str(where), [systems[name] for name in order], {path: order.index(n) for path, n in mounts.items()}
@@ -142,7 +146,8 @@ def _partitions(disk: Blocks) -> list[Partition]:
         if volume.blocks is None:
             found.append(Partition(volume.name, 0, 0, "", note=volume.problem))
         else:
-            found.append(_partition(volume.name, Part(0, 0, volume.blocks.size, "lvm"), volume.blocks))
+            one = _partition(volume.name, Part(0, 0, volume.blocks.size, "lvm"), volume.blocks)
+            found.append(replace(one, volume=volume.identity))
     return found
 
 
@@ -234,9 +239,11 @@ def _nothing(where: Path, found: Sequence[Partition], unreadable: Mapping[str, s
                 where=f"{where}, {part.name}",
                 next=_REFUSED.get(part.kind, _OTHER),
             )
-    if problem := next((p.note for p in found if p.note), ""):
+    if lost := next((p for p in found if p.blocks is None and p.note), None):
+        return EvidenceError(lost.note, where=f"{where}, {lost.name}", next=ELSEWHERE)
+    if cut:
         return EvidenceError(
-            problem, where=str(where), next="attach or name all of its disks, or a complete image"
+            cut, where=str(where), next="is the image complete? compare its size with the disk's"
         )
     kinds = ", ".join(f"{p.name}: {p.kind or 'unknown'}" for p in found[:8])
     return EvidenceError(
