@@ -84,12 +84,15 @@ def _require_outside(file: Path, source: Path) -> None:
 def _write(file: Path, text: str) -> None:
     """For its owner only: a report tells much of a system."""
     import os
+    import stat
 
     from redkeep.errors import RedkeepError
 
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as opened:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):  # one of an earlier run may be for everybody
+                os.fchmod(descriptor, 0o600)
             opened.write(text)
     except OSError as error:
         what = f"cannot write the report: {error.strerror}"

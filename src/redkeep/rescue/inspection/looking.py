@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from redkeep.rescue.disk.tree import MAX_TEXT, Tree, is_directory, is_file, names, read_text, reason
 from redkeep.rescue.inspection.index import Index
+from redkeep.rescue.inspection.settings import masked_command
 
 
 @dataclass
@@ -32,6 +33,10 @@ class Look:
             if is_file(self.tree, path):
                 self.unseen.append(f"{path.decode('utf-8', 'backslashreplace')}: {reason(error)}")
             return ""
+
+    def command(self, text: str) -> str:
+        """A command line for the report: without the secrets in it, unless those are asked for."""
+        return text if self.reveal else masked_command(text)
 
     def files(self, directory: bytes) -> Iterator[bytes]:
         """The files in a directory, sorted, links followed inside the root."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from redkeep.rescue.disk.tree import Tree, is_directory, is_file, names, text_of
 from redkeep.rescue.inspection.looking import Look
-from redkeep.rescue.inspection.settings import from_lines, masked
+from redkeep.rescue.inspection.settings import from_lines, shown
 
 _CONFIGS = (
     b"/etc/my.cnf",
@@ -166,12 +166,12 @@ def _dotted(number: int) -> str:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}" if 30000 <= number < 200000 else ""
 
 
-def _settings(look: Look) -> list[dict[str, str]]:
-    found = []
+def _settings(look: Look) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for path in (b"/etc/my.cnf", b"/etc/mysql/my.cnf"):
         for key, value in from_lines(look.text(path)).items():
             if key.startswith(("mysqld.", "server.", "mariadb.")):
-                found.append({"key": key, "value": masked(value)})
+                found.append(shown(key, value, reveal=look.reveal))
     return found[:100]
 
 

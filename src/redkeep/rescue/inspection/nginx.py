@@ -24,6 +24,7 @@ _MAINS = (
 )
 _MOST_FILES = 2_000
 _MOST_BYTES = 1 << 20
+_MOST_DIRECTIVES = 500_000
 _MOST_SITES = 2_000
 _UPLOADS = re.compile(r"upload|image|img|picture|photo|media|static|file|attach|avatar|asset", re.IGNORECASE)
 
@@ -66,7 +67,12 @@ def configurations(look: Look, refuse: Callable[[bytes], bool] = lambda path: Fa
         seen.add(real)
         files: list[bytes] = []
         try:
-            found.append(Configuration(main, _Parser(look, main, files, refuse).parsed(main), files))
+            parser = _Parser(look, main, files, refuse)
+            found.append(Configuration(main, parser.parsed(main), files))
+            if parser.full:
+                look.unseen.append(
+                    f"{text_of(main)}: more files or directives than anybody writes; not all were read"
+                )
         except RedkeepError as error:  # the parser is not installed
             look.unseen.append(f"nginx: {error.what} ({error.next})")
             return found
@@ -90,13 +96,27 @@ class _Parser:
         self._look, self._files, self._refuse = look, files, refuse
         self._prefix = main.rpartition(b"/")[0]
         self._crossplane = library("crossplane")
+        self._known: dict[bytes, list[Directive]] = {}
+        self._within: list[bytes] = []
+        self._includes = self._directives = 0
+
+    @property
+    def full(self) -> bool:
+        return self._includes > _MOST_FILES or self._directives > _MOST_DIRECTIVES
 
     def parsed(self, path: bytes, depth: int = 0) -> list[Directive]:
-        if depth > 20 or len(self._files) >= _MOST_FILES or path in self._files:
+        """A file may be included at several places, as snippets of sites are; one that includes itself is not again."""
+        self._includes += 1
+        if depth > 20 or self._includes > _MOST_FILES or path in self._within:
             return []
-        self._files.append(path)
-        text = self._look.text(path, _MOST_BYTES)
-        return self._included(self._one(path, text), depth) if text else []
+        if path not in self._known:
+            self._files.append(path)
+            text = self._look.text(path, _MOST_BYTES)
+            self._known[path] = self._one(path, text) if text else []
+        self._within.append(path)
+        found = self._included(self._known[path], depth)
+        self._within.pop()
+        return found
 
     def _one(self, path: bytes, text: str) -> list[Directive]:
         with tempfile.TemporaryDirectory(prefix="redkeep-rescue-") as directory:
@@ -123,6 +143,9 @@ class _Parser:
     def _included(self, block: list[Directive], depth: int) -> list[Directive]:
         found: list[Directive] = []
         for directive in block:
+            self._directives += 1
+            if self._directives > _MOST_DIRECTIVES:
+                break
             if directive["directive"] == "include" and directive["args"]:
                 for path in self._matching(directive["args"][0]):
                     if not self._refuse(path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from redkeep.rescue.disk.tree import is_file, names, reason, text_of
@@ -30,6 +32,7 @@ _SHOWN = tuple(
     "daemonize enable-protected-configs enable-module-command loadmodule".split()
 )
 _MOST_FILES = 500
+_DEEPEST, _MOST_INCLUDES = 16, 100
 
 
 def redis(look: Look) -> dict[str, Any]:
@@ -43,7 +46,10 @@ def redis(look: Look) -> dict[str, Any]:
     for path in _strange_places(look):
         _add(look, files, path, "")
     for config in configs:
-        look.want("redis", config["path"].encode("utf-8", "surrogateescape"))
+        look.want(
+            "redis",
+            *(path.encode("utf-8", "surrogateescape") for path in (config["path"], *config["includes"])),
+        )
     return {"configurations": configs, "files": list(files.values())}
 
 
@@ -51,24 +57,79 @@ def _configurations(look: Look) -> list[dict[str, Any]]:
     paths = [p for p in _CONFIGS if is_file(look.tree, p)]
     paths += [p for p, _ in look.index.redis_conf if p not in paths and b"sentinel" not in p]
     found = []
+    included: set[str] = set()
     for path in dict.fromkeys(look.tree.real(p) for p in paths):
-        settings = parse(look.text(path))
+        settings, files = settings_of(look, path)
         if settings.keys() & {"port", "dir", "bind", "save", "appendonly", "dbfilename"}:
-            found.append(_configuration(look, path, settings))
-    return found
+            found.append(_configuration(look, path, settings) | {"includes": [text_of(f) for f in files]})
+            included.update(found[-1]["includes"])
+    return [config for config in found if config["path"] not in included]
 
 
 def parse(text: str) -> dict[str, list[str]]:
     """redis.conf: a name and its words; a name that comes again keeps all its lines."""
     found: dict[str, list[str]] = {}
+    for name, value in _lines(text):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
-        name, _, value = line.strip().partition(" ")
+        name, value, *_ = [*line.split(maxsplit=1), "", ""]
         if name and not name.startswith("#"):
             value = value.strip()
-            if len(value) > 1 and value[0] == value[-1] == '"':
+            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
                 value = value[1:-1]
-            found.setdefault(name.lower(), []).append(value)
-    return found
+            yield name.lower(), value
+
+
+def settings_of(look: Look, path: bytes) -> tuple[dict[str, list[str]], list[bytes]]:
+    """A configuration with what it includes in its place, and with the users of its ACL file; and which files these are."""
+    found: dict[str, list[str]] = {}
+    files: list[bytes] = []
+    _include(look, path, found, files, (path,))
+    for name in found.get("aclfile", [])[-1:]:
+        for one in _matching(look, path, name):
+            files.append(one)
+            users = [value for key, value in _lines(look.text(one)) if key == "user"]
+            found.setdefault("user", []).extend(users)
+    return found, files
+
+
+def _include(
+    look: Look, path: bytes, found: dict[str, list[str]], files: list[bytes], within: tuple[bytes, ...]
+) -> None:
+    for name, value in _lines(look.text(path)):
+        found.setdefault(name, []).append(value)
+        if name != "include":
+            continue
+        for one in _matching(look, within[0], value):
+            if one in within or len(within) > _DEEPEST or len(files) >= _MOST_INCLUDES:
+                continue
+            files.append(one)
+            _include(look, one, found, files, (*within, one))
+
+
+def _matching(look: Look, main: bytes, pattern: str) -> list[bytes]:
+    """Files that are named, with wildcards in the last name since Redis 7. What is relative is so to where the server was
+    started: nobody knows, so beside the configuration, and then the root."""
+    raw = pattern.encode("utf-8", "surrogateescape")
+    places = [b""] if raw.startswith(b"/") else [main.rpartition(b"/")[0] + b"/", b"/"]
+    for place in places:
+        directory, _, last = (place + raw).rpartition(b"/")
+        if any(mark in last for mark in b"*?["):
+            named = [
+                n
+                for n in names(look.tree, directory)
+                if fnmatchcase(n.decode("latin-1"), last.decode("latin-1"))
+            ]
+        else:
+            named = [last]
+        found = [directory + b"/" + name for name in named if is_file(look.tree, directory + b"/" + name)]
+        if found:
+            return [look.tree.real(one) for one in found]
+    return []
 
 
 def _configuration(look: Look, path: bytes, settings: dict[str, list[str]]) -> dict[str, Any]:
@@ -77,7 +138,7 @@ def _configuration(look: Look, path: bytes, settings: dict[str, list[str]]) -> d
     for key in _SHOWN:
         for value in settings.get(key, []):
             if key == "user":
-                value = re.sub(r"([><])(\S+)", lambda m: f"{m[1]}({len(m[2])} characters)", value)
+                value = re.sub(r"(?<!\S)([><#!])(\S+)", lambda m: f"{m[1]}({len(m[2])} characters)", value)
             documents.append(shown(key, value, reveal=look.reveal))
     return {
         "path": text_of(path),
@@ -97,7 +158,8 @@ def is_open(settings: dict[str, list[str]]) -> str:
     last = {key: values[-1] for key, values in settings.items()}
     addresses = [a.lstrip("-") for a in last.get("bind", "*").split()]
     reachable = [a for a in addresses if not a.startswith("127.") and a not in ("::1", "localhost")]
-    password = last.get("requirepass", "") or any(">" in u or "#" in u for u in settings.get("user", []))
+    default = [u.split() for u in settings.get("user", []) if u.split()[:1] == ["default"]]
+    password = not {"nopass"} & set(default[-1]) if default else last.get("requirepass", "")
     if not reachable or last.get("port") == "0":
         return ""
     if not password and last.get("protected-mode", "yes") == "no":

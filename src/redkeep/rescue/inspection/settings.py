@@ -19,9 +19,12 @@ MOST_DEPTH = 60
 
 _SECRET = re.compile(
     r"(?:pass(?:wd|word|phrase)?|pwd|secret|token|credential|access[-_.]?key(?:[-_.]?id)?|api[-_.]?key|private[-_.]?key|"
-    r"secret[-_.]?(?:key|id)|auth)$|requirepass|masterauth|primaryauth|(?:APP|AUTH|LOGGED_IN|NONCE)_KEY$|_SALT$",
+    r"secret[-_.]?(?:key|id)|auth|key[-_.]?base|(?:encrypt(?:ion)?|sign(?:ing)?|jwt)[-_.]?key)(?:e?s)?(?:[-_.]?\d+)?$|"
+    r"requirepass|masterauth|primaryauth|(?:APP|AUTH|LOGGED_IN|NONCE)_KEY$|_(?:SALT|SK|AK)$",
     re.IGNORECASE,
 )
+#: What stands behind a key's own name: its place in a list, or the profile that it is of.
+_BEHIND = re.compile(r"(?:\[\d*\]|\s+\([^)]*\))+$")
 #: Keys that open a whole cloud account, by how their names begin; as the clouds' own documentation of them shows.
 CLOUD_KEYS = {
     "Alibaba Cloud": re.compile(r"\bLTAI[A-Za-z0-9]{12,30}\b"),
@@ -40,11 +43,16 @@ _PLACEHOLDER = re.compile(r"\$\{[^}]*\}|@[\w.-]+@|%\w+%|<[^>]+>")
 def shown(key: str, value: str, *, reveal: bool) -> dict[str, Any]:
     """A setting for a report: secrets only as how long they are. A placeholder is no secret."""
     cloud = cloud_of(value)
-    if value and (cloud or _SECRET.search(key)) and not _PLACEHOLDER.fullmatch(value):
+    if value and (cloud or is_secret(key)) and not _PLACEHOLDER.fullmatch(value):
         document: dict[str, Any] = {"key": key, "secret": True, "characters": len(value)}
         document |= {"cloud": cloud} if cloud else {}
         return document | ({"value": value} if reveal else {})
     return {"key": key, "value": value if reveal else masked(value)}
+
+
+def is_secret(key: str) -> bool:
+    """Whether a setting of that name is nobody else's business."""
+    return bool(_SECRET.search(_BEHIND.sub("", key)))
 
 
 def cloud_of(text: str) -> str:
@@ -57,6 +65,37 @@ def masked(text: str) -> str:
     for pattern in (_WITHIN_URL, _PARAMETER):
         text = pattern.sub(lambda m: f"{m['before']}({len(m['secret'])} characters)", text)
     return text
+
+
+_WORD = r"""(?P<secret>"[^"\n]*"|'[^'\n]*'|[^\s"'|;&)]+)"""
+_NAMED = (
+    r"[\w.-]*(?:pass(?:wd|word|phrase)?|pwd|secret|token|credentials?|requirepass|masterauth|"
+    r"(?:api|access|secret)[-_.]?key)"
+)
+#: Where commands have secrets: as a setting, as an option of that name, and as the options of programs that have their own.
+_IN_COMMANDS = tuple(
+    re.compile(pattern, re.IGNORECASE if i < 2 else 0)
+    for i, pattern in enumerate(
+        (
+            rf"(?P<before>(?<![\w.-]){_NAMED}=)(?![$(]){_WORD}",
+            rf"(?P<before>(?<!\S)--?{_NAMED}\s+)(?![$(-]){_WORD}",
+            rf"(?P<before>\b(?:mysql\w*|mariadb[\w-]*|mongo\w*)\b[^|;&\n]*?\s-p)(?![$(]){_WORD}",
+            rf"(?P<before>\b(?:redis-cli|valkey-cli)\b[^|;&\n]*?\s-a\s+)(?![$(]){_WORD}",
+            rf"(?P<before>\bsshpass\s+-p\s*)(?![$(]){_WORD}",
+            rf"(?P<before>\b(?:curl|wget)\b[^|;&\n]*?\s(?:-u|--user)[\s=]*[^\s:]+:)(?![$(]){_WORD}",
+        )
+    )
+)
+
+
+def masked_command(text: str) -> str:
+    """A command line, such as cron's and services', with the secrets in it replaced by how long they are."""
+    for pattern in _IN_COMMANDS:
+        text = pattern.sub(lambda m: f"{m['before']}({len(m['secret'].strip(_QUOTES))} characters)", text)
+    return masked(text)
+
+
+_QUOTES = "\"'"
 
 
 def read_settings(name: str, text: str) -> dict[str, str]:
@@ -139,6 +178,8 @@ def _leaves(value: Any, key: str, count: list[int], depth: int = 0) -> Iterator[
         yield key, "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
+#: With a comment behind it.
+_QUOTED = re.compile(r"""("[^"]*"|'[^']*')\s+#.*$""")
 _LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][\w.\[\]-]*)\s*[=:]\s*(.*?)\s*$")
 
 
@@ -155,6 +196,8 @@ def from_lines(text: str) -> dict[str, str]:
         match = _LINE.match(line)
         if match:
             value = match[2]
+            if quoted := _QUOTED.match(value):
+                value = quoted[1]
             if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
                 value = value[1:-1]
             found[section + match[1]] = value
@@ -200,5 +243,5 @@ _TELLING = re.compile(
 
 
 def telling(settings: Mapping[str, str], *, reveal: bool, most: int = 200) -> list[dict[str, Any]]:
-    chosen = [(k, v) for k, v in settings.items() if _TELLING.search(k) or _SECRET.search(k) or cloud_of(v)]
+    chosen = [(k, v) for k, v in settings.items() if _TELLING.search(k) or is_secret(k) or cloud_of(v)]
     return [shown(k, v, reveal=reveal) for k, v in chosen[:most]]

@@ -137,7 +137,13 @@ def services(look: Look) -> list[dict[str, Any]]:
     """Units that are enabled or were made on this host, timers with them; scripts of SysV; cron's lines."""
     found = list(_units(look))
     found += [
-        {"name": text_of(path), "kind": "cron", "runs": line, "enabled": True, "file": text_of(path)}
+        {
+            "name": text_of(path),
+            "kind": "cron",
+            "runs": look.command(line),
+            "enabled": True,
+            "file": text_of(path),
+        }
         for path, line in cron_lines(look)
     ]
     for name in names(look.tree, b"/etc/init.d"):
@@ -164,9 +170,11 @@ def _units(look: Look) -> Iterator[dict[str, Any]]:
                 yield {
                     "name": text_of(name),
                     "kind": text_of(name.rpartition(b".")[2]),
-                    "runs": _setting(text, "ExecStart")
-                    or _setting(text, "OnCalendar")
-                    or _setting(text, "OnBootSec"),
+                    "runs": look.command(
+                        _setting(text, "ExecStart")
+                        or _setting(text, "OnCalendar")
+                        or _setting(text, "OnBootSec")
+                    ),
                     "user": _setting(text, "User"),
                     "directory": _setting(text, "WorkingDirectory"),
                     "enabled": name in enabled,
@@ -184,7 +192,7 @@ def _enabled(look: Look) -> set[bytes]:
 
 
 def _setting(text: str, key: str) -> str:
-    match = re.search(rf"^\s*{key}\s*=\s*(.+(?:\\\n.*)*)$", text, re.MULTILINE)
+    match = re.search(rf"^\s*{key}\s*=\s*((?:\\[\s\S]|[^\\\n])+)$", text, re.MULTILINE)
     return re.sub(r"\\\n\s*", "", match[1]).strip()[:500] if match else ""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from redkeep.rescue.disk.tree import is_directory, is_file, names, text_of
 from redkeep.rescue.inspection.looking import Look
+from redkeep.rescue.inspection.settings import masked_command
 from redkeep.rescue.rebuild.redisfacts import sentinel_files
 
 _MOST = 2_000
@@ -50,6 +51,7 @@ def exposed(look: Look, document: dict[str, Any]) -> list[dict[str, str]]:
         *_of_databases(look, document),
         *_of_certificates(look, document),
         *_of_accounts(look, document),
+        *_of_commands(look, document),
     ]
     once = {(one["where"], one["what"], one["kind"]): one for one in found}
     return list(once.values())[:_MOST]
@@ -142,6 +144,14 @@ def _of_accounts(look: Look, document: dict[str, Any]) -> Iterator[dict[str, str
         raw = place.encode()
         if is_file(look.tree, raw) or (is_directory(look.tree, raw) and names(look.tree, raw)):
             yield _one(place, "", kind)
+
+
+def _of_commands(look: Look, document: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Files of cron and of services that give passwords to what they run, as options or in the environment."""
+    for file in dict.fromkeys(str(service["file"]) for service in document["services"]):
+        text = look.text(file.encode("utf-8", "surrogateescape"), 256 << 10)
+        if any(masked_command(line[:2000]) != line[:2000] for line in text.splitlines()):
+            yield _one(file, "a password that a command is given", "application secret")
 
 
 def _of_home(look: Look, home: bytes) -> Iterator[dict[str, str]]:

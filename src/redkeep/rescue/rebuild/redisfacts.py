@@ -8,7 +8,7 @@ from typing import Any
 
 from redkeep.rescue.disk.tree import is_file, text_of
 from redkeep.rescue.inspection.looking import Look
-from redkeep.rescue.inspection.redis import parse
+from redkeep.rescue.inspection.redis import settings_of
 
 _SENTINELS = (
     b"/etc/sentinel.conf",
@@ -45,7 +45,7 @@ def redis_facts(look: Look, document: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for config in document["redis"]["configurations"]:
         path = config["path"].encode("utf-8", "surrogateescape")
-        settings = parse(look.text(path))
+        settings, _ = settings_of(look, path)
         wanted = CARRIED | _READ
         fact: dict[str, Any] = {
             "path": config["path"],
