@@ -115,6 +115,22 @@ def keys_of(found: dict[bytes, Any]) -> set[int]:
     return {int(k[1:]) for k in found if k[:1] == b"k" and k[1:].isdigit()}
 
 
+def test_what_a_cluster_brought_in_and_what_reading_writes(run: Redkeep, tmp_path: Path) -> None:
+    """Keys of slots that were moved stand there as RESTORE-ASKING, and PFCOUNT stands there too."""
+    folder = tmp_path / "data"
+    with running(redis_7_0(), folder, "appendonly yes\nappendfsync always\n") as server:
+        client = server.client()
+        client.set("moved", "here")
+        dump = client.dump("moved")
+        client.execute_command("RESTORE-ASKING", "asked", 0, dump)
+        client.pfadd("counter", *range(100))
+        client.pfcount("counter")
+        found = contents(server)
+    document = rescued(run, folder, "appendonlydir", "--work", "work")
+    assert document["aof"]["left_out"] == {}
+    assert back(tmp_path / "work", tmp_path / "again") == found
+
+
 def test_a_cut_tail(run: Redkeep, tmp_path: Path) -> None:
     (tmp_path / "old.aof").write_bytes(log_of(100, command(b"SET", b"last", b"x" * 100)[:-40]))
     document = rescued(run, "old.aof")

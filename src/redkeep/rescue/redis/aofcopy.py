@@ -15,12 +15,14 @@ from redkeep.rescue.disk.tree import CHUNK, Content, text_of
 from redkeep.rescue.redis.aof import CUT, Aof, commands
 
 #: Commands that write, of Redis 2 to 8 and Valkey 7.2 to 9, as they stand in append-only files (COMMAND LIST FILTERBY
-#: ACLCAT write). What blocks is written there as what does not.
+#: ACLCAT write), and PFCOUNT, which renews what a counter remembers. What blocks is written there as what does not; a
+#: Cluster's slots come in by RESTORE-ASKING.
 _WRITE_NAMES = """
     append bitfield bitop copy decr decrby decrbyex del delex delifeq expire expireat flushall flushdb geoadd georadius
     georadiusbymember geosearchstore getdel getex getset hdel hexpire hexpireat hgetdel hgetex hincrby hincrbyfloat hmset
     hpersist hpexpire hpexpireat hset hsetex hsetnx incr incrby incrbyfloat linsert lmove lmpop lpop lpush lpushx lrem lset
-    ltrim move mset msetex msetnx persist pexpire pexpireat pfadd pfmerge psetex rename renamenx restore rpop rpoplpush
+    ltrim move mset msetex msetnx persist pexpire pexpireat pfadd pfcount pfmerge psetex rename renamenx restore
+    restore-asking rpop rpoplpush
     rpush rpushx sadd sdiffstore set setbit setex setnx setrange sinterstore smove sort spop srem sunionstore swapdb unlink
     xack xackdel xadd xautoclaim xclaim xdel xdelex xgroup xreadgroup xsetid xtrim zadd zdiffstore zincrby zinterstore zmpop
     zpopmax zpopmin zrangestore zrem zremrangebylex zremrangebyrank zremrangebyscore zunionstore
