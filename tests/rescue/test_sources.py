@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -303,6 +304,23 @@ def test_a_damaged_inode_is_named_and_never_left_out(tmp_path: Path) -> None:
     run = Redkeep(tmp_path)("rescue", "extract", str(image), "bundle", "--only", "/etc", "--json")
     assert run.status == 1
     assert [p["path"] for p in run.json["problems"]] == ["/etc/two"]
+
+
+def test_an_xfs_that_was_not_unmounted_is_named(tmp_path: Path, root: Path) -> None:
+    """Its log ends with a record of one operation, the unmounting; without that mark the log would have to be replayed."""
+    image = disks.xfs(root, tmp_path / "disk")
+    with opened(image) as evidence:
+        assert evidence.notes == ()
+    content = bytearray(image.read_bytes())
+    (group,) = struct.unpack_from(">Q", content, 48)
+    blocks, bits = struct.unpack_from(">I", content, 84)[0], content[124]
+    log = ((group >> bits) * blocks + (group & ((1 << bits) - 1))) * 4096
+    record = content.index(b"\xfe\xed\xba\xbe", log)
+    content[record + 512 + 9] &= ~0x20
+    image.write_bytes(content)
+    with opened(image) as evidence:
+        (note,) = evidence.notes
+        assert "not unmounted cleanly" in note
 
 
 def test_features_that_are_not_known_are_named(tmp_path: Path, root: Path) -> None:

@@ -256,7 +256,10 @@ def _nothing(where: Path, found: Sequence[Partition], unreadable: Mapping[str, s
 def _notes(found: Sequence[Partition], systems: Mapping[str, FileSystem]) -> Iterator[str]:
     for part in found:
         if part.name in systems and getattr(systems[part.name], "unclean", False):
-            yield f"partition {part.name} was not unmounted cleanly; its journal is not replayed, the last seconds may lack"
+            yield (
+                f"partition {part.name} was not unmounted cleanly, and its journal is not replayed: the changes of the last "
+                "minute may lack. To have them, mount a copy of the disk once on a host that you throw away, and rescue that"
+            )
         if part.note:
             yield f"partition {part.name}: {part.note}"
         if part.name in systems and not part.mounted_at:

@@ -1,8 +1,8 @@
 """XFS, versions 4 and 5. libfsxfs reads directories and inodes; extents, names that are not UTF-8, links and flags are
 read here.
 
-The log is not replayed. Formats: "XFS Algorithms & Data Structures", chapters "On-disk Inode", "Directories" and
-"Symbolic Links" (https://kernel.org/pub/linux/utils/fs/xfs/docs/).
+The log is not replayed; whether it holds something is read in ``xfslog.py``. Formats: "XFS Algorithms & Data Structures",
+chapters "On-disk Inode", "Directories" and "Symbolic Links" (https://kernel.org/pub/linux/utils/fs/xfs/docs/).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from redkeep.rescue.disk.blocks import BlockFile, Blocks, library
 from redkeep.rescue.disk.directory import named_flags
 from redkeep.rescue.disk.inodes import Children, ExtentContent, InlineContent, Piece, data_of, listed, stat_of
 from redkeep.rescue.disk.tree import Content, Stat
+from redkeep.rescue.disk.xfslog import is_clean
 
 _LOCAL, _EXTENTS, _TREE = 1, 2, 3
 _MOST_LEVELS = 9
@@ -44,7 +45,8 @@ class Xfs:
         )
         self._types = bool(incompatible & 1) if self._version == 5 else bool(features & 0x200)
         self._long_counts = self._version == 5 and bool(incompatible & 0x20)
-        self.unclean = False
+        (log,), (log_blocks,) = struct.unpack_from(">Q", head, 48), struct.unpack_from(">I", head, 96)
+        self.unclean = not is_clean(blocks, self._byte(log) if log else 0, log_blocks * self._block)
         self._entry = lru_cache(maxsize=4096)(self._volume.get_file_entry_by_inode)
         self._listed = lru_cache(maxsize=8)(self._children)
 
