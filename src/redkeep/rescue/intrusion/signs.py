@@ -23,8 +23,8 @@ def signs(look: Look, document: dict[str, Any], yara: str = "") -> list[Sign]:
     found = [
         *persistence.preload(look, data),
         *persistence.cron(look),
-        *persistence.services(document["services"]),
-        *persistence.started(look),
+        *persistence.services(look, document["services"], document["system"]["users"]),
+        *persistence.started(look, document["system"]["users"]),
         *accounts.accounts(document["system"]["users"]),
         *accounts.keys(look, document["system"]["users"], data),
         *programs.suid(look),
@@ -32,9 +32,9 @@ def signs(look: Look, document: dict[str, Any], yara: str = "") -> list[Sign]:
         *programs.known_names(look, data),
         *programs.programs_in_tmp(look),
         *throughredis.written(document["redis"], data),
-        *traces.immutable(look),
         *traces.logs(look, document["system"]["users"]),
     ]
+    found += traces.immutable(look, document["system"]["users"], [s.path for s in found])
     if yara:
         from redkeep.rescue.intrusion.yararules import matches
 

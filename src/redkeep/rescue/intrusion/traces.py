@@ -20,13 +20,22 @@ _GUARDED = (
     b"/etc/resolv.conf",
     b"/root/.ssh/authorized_keys",
     b"/root/.bashrc",
+    b"/root/.ssh",
+    b"/etc/cron.d",
+    b"/var/spool/cron",
+    b"/var/spool/cron/crontabs",
 )
 
 
-def immutable(look: Look) -> Iterator[Sign]:
+def immutable(look: Look, users: list[dict[str, Any]], suspects: list[bytes]) -> Iterator[Sign]:
+    """``suspects``: files that other signs name."""
     paths = [*_GUARDED, *look.files(b"/etc/cron.d"), *look.files(b"/var/spool/cron")]
     paths += list(look.files(b"/var/spool/cron/crontabs"))
-    for path in paths:
+    for user in users:
+        if user["logs_in"]:
+            directory = f"{str(user['home']).rstrip('/')}/.ssh".encode("utf-8", "surrogateescape")
+            paths += [directory, *look.files(directory)]
+    for path in dict.fromkeys([*paths, *filter(None, suspects)]):
         flags = look.tree.flags(path)
         if flags:
             yield sign(
