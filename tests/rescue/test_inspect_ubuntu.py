@@ -33,6 +33,7 @@ SECRETS = [
     "redis-user",
     "redis-included",
     "wsrep-word",
+    "php-word",
     "hunter22",
     "5e884898da28",
 ]
@@ -107,6 +108,8 @@ def _settings(root: Path) -> None:
         "7 * * * * root PGPASSWORD=cron-env pg_dump -p 5432 shop\n"
         "8 * * * * root mysqldump -p$PASSWORD other\n",
     )
+    put(root, "/usr/share/nginx/html/blog/wp-config.php", "<?php define('DB_PASSWORD', 'php-word');\n")
+    put(root, "/usr/share/php/library/wp-config.php", "<?php define('DB_PASSWORD', 'example');\n")
     put(root, "/etc/mysql/my.cnf", "[mysqld]\nwsrep_sst_auth=sst:wsrep-word\n")
     put(root, "/var/lib/mysql/ibdata1", bytes(4096))
 
@@ -158,6 +161,7 @@ def test_no_secret_is_in_a_report(root: Path, report: Any, tmp_path: Path) -> No
     settings = {v["key"]: v for a in report["applications"] for p in a["settings"] for v in p["values"]}
     assert settings["spring.redis.password (prod)"]["characters"] == len("yaml-prod")
     assert settings["DB_PASSWORD"]["characters"] == len("env-quoted")
+    assert "/usr/share/nginx/html/blog" in {a["path"] for a in report["applications"]}
     runs = [service["runs"] for service in report["services"]]
     assert any(r.endswith("--token (9 characters) --server.port=8080") for r in runs)
     assert "7 * * * * root PGPASSWORD=(8 characters) pg_dump -p 5432 shop" in runs

@@ -200,6 +200,24 @@ def test_a_location_whose_answer_was_left_out_answers_nobody(tmp_path: Path) -> 
     assert "location /x/ {\n    deny all;\n}" in text
 
 
+def test_redirects_to_the_sites_own_names_are_kept(tmp_path: Path) -> None:
+    """``www.`` to the plain name and back, which nearly every site has."""
+    files = planned(
+        tmp_path,
+        "http { server { server_name shop.example; root /data/upload; }\n"
+        "server { server_name www.shop.example shop.example.org; return 301 https://shop.example$request_uri; }\n"
+        "server { server_name a.example; location /old { return 301 $scheme://$host$request_uri; }\n"
+        "location /far { return 302 https://evil.example$request_uri; } root /data/upload; } }",
+    )
+    text = "".join(files.texts.values())
+    assert "return 301 https://shop.example$request_uri;" in text
+    assert "return 301 $scheme://$host$request_uri;" in text
+    assert "evil.example" not in text
+    assert [one["why"] for one in files.left_out if "evil" in one["what"]] == [
+        "it sends visitors to another host"
+    ]
+
+
 @pytest.mark.parametrize(
     ("function", "word"),
     [

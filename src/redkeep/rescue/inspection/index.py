@@ -15,6 +15,8 @@ _NOT_ENTERED = {b"/proc", b"/sys", b"/dev/pts", b"/dev/mqueue"}
 _OF_LIBRARIES = (b"/node_modules/", b"/vendor/", b"/site-packages/", b"/dist-packages/")
 #: Where programs keep their own test data and documentation.
 _OF_PACKAGES = (b"/usr/share/", b"/usr/lib/", b"/usr/src/", b"/snap/", b"/var/lib/docker/overlay2/")
+#: Of CentOS's nginx, where people put their sites.
+_WEB_ROOT = b"/usr/share/nginx/html/"
 
 _SETTINGS = re.compile(
     rb"(?:\.env(?:\.\w+)?|(?:application|bootstrap)[\w.-]*\.(?:ya?ml|properties)|wp-config\.php|config\.inc\.php|"
@@ -72,7 +74,7 @@ def index(tree: Tree, bad_names: frozenset[bytes], tick: Callable[[int], None]) 
 
 
 def _sort(found: Index, path: bytes, name: bytes, entry: Stat) -> None:
-    packaged = path.startswith(_OF_PACKAGES)
+    packaged = path.startswith(_OF_PACKAGES) and not path.startswith(_WEB_ROOT)
     if name.endswith((b".jar", b".war")) and not packaged:
         _keep(found.jars, path, entry)
     elif name.endswith(b".rdb"):

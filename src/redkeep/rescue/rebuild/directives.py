@@ -182,7 +182,10 @@ def _return(args: list[str], site_names: set[str]) -> str:
     if len(args) != 2 or args[0] not in ("301", "302", "303", "307", "308"):
         raise Unsafe("an answer of its own text")
     to = args[1]
-    match = re.fullmatch(r"(?:(?:https?|\$scheme)://([^/]+))?(/[\w./?&=%-]*|\$request_uri)?", to)
+    match = re.fullmatch(
+        r"(?:(?:https?|\$scheme)://([^/$]+|\$(?:host|server_name|http_host)))?(/[\w./?&=%-]*|\$request_uri)?",
+        to,
+    )
     if not match or to.startswith("//") or not (match[1] or match[2]):
         raise Unsafe("a value that it does not usually have")
     if match[1] and match[1].lower() not in {"$host", "$server_name", "$http_host", *site_names}:

@@ -113,12 +113,14 @@ def _read(made: NginxFiles, one: Configuration, web_root: str, upstreams: list[s
     _whole(made, one.parsed)
     known = _upstreams(made, one.parsed, upstreams)
     size = _body_size(one.parsed)
-    for server in servers_of([d for d in one.parsed if d["directive"] != "stream"]):
+    servers = list(servers_of([d for d in one.parsed if d["directive"] != "stream"]))
+    names = {n for s in servers for d in s["block"] if d["directive"] == "server_name" for n in d["args"]}
+    for server in servers:
         if len(made.sites) >= _MOST_SITES:
             _leave_out(made, "server", f"more than {_MOST_SITES} sites")
             return
         site = Site(len(made.sites) + 1)
-        Rewriter(site, web_root, text_of(one.prefix), known).read(server["block"], size)
+        Rewriter(site, web_root, text_of(one.prefix), known, names).read(server["block"], size)
         made.sites.append(site)
 
 

@@ -34,7 +34,7 @@ _READ = frozenset(
 )
 #: Names worth a word although their values are not carried over.
 _NAMED = frozenset(
-    "requirepass masterauth masteruser primaryauth user aclfile rename-command loadmodule include enable-debug-command "  # noqa: SIM905
+    "requirepass masterauth masteruser primaryauth user aclfile rename-command loadmodule enable-debug-command "  # noqa: SIM905
     "enable-module-command enable-protected-configs unixsocket slave-read-only replica-read-only".split()
 )
 _PLAIN_VALUE = re.compile(r"[\w .:/%+-]{0,200}", re.ASCII)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,18 +43,22 @@ class Site:
 
 
 class Rewriter:
-    """``web_root``: where the files will be. ``prefix``: what relative paths of this nginx were relative to."""
+    """``web_root``: where the files will be. ``prefix``: what relative paths of this nginx were relative to. ``names``: of
+    all sites of this nginx, to which one may send visitors on."""
 
-    def __init__(self, site: Site, web_root: str, prefix: str, upstreams: Upstreams) -> None:
+    def __init__(
+        self, site: Site, web_root: str, prefix: str, upstreams: Upstreams, names: Collection[str] = ()
+    ) -> None:
         self.site, self._web_root, self._prefix, self._upstreams = site, web_root, prefix, upstreams
         self._locations = 0
         self._own: set[str] = set()
+        self._names_of_all = {name.lower() for name in names if words.is_name(name)}
 
     def read(self, block: list[Directive], size: str) -> Site:
         """``size``: client_max_body_size as it was outside of the site."""
         self._names(block)
         self._ports(block)
-        self._own = set(self.site.names)
+        self._own = set(self.site.names) | self._names_of_all
         body = self._block(block, "", 0)
         if size and not any(d["directive"] == "client_max_body_size" for d in block):
             body.insert(0, f"client_max_body_size {size};")

@@ -139,3 +139,11 @@ def server_name(name: str) -> str:
     ):
         raise Unsafe("not a host name")
     return name.lower()
+
+
+def is_name(name: str) -> bool:
+    """Whether ``server_name`` takes it, and it has no star."""
+    try:
+        return "*" not in server_name(name) and not name.startswith(".")
+    except Unsafe:
+        return False

@@ -319,8 +319,6 @@ def _describe(group: _Group, one: Deployment) -> None:
                 "loaded: a module is a program, and an intruder's way in. Keys "
                 "of their types cannot be read without them"
             )
-        if named.get("include"):
-            changes.append(f"{where}: {named['include']} include lines are not followed")
         if named.get("unixsocket"):
             changes.append(
                 f"{where}: it had a Unix socket; applications that used it need the address and port"
