@@ -81,6 +81,25 @@ def test_only_what_is_named(run: Redkeep, image: Path, tmp_path: Path) -> None:
     run("rescue", "extract", str(image), "three", "--only", "/nothing").error(2, "nothing there")
 
 
+def test_one_family_after_the_other(run: Redkeep, image: Path, tmp_path: Path) -> None:
+    """What an earlier run took stays a part of the bundle."""
+    run("rescue", "extract", str(image), "bundle", "--only", "redis").ok()
+    first = manifest(tmp_path / "bundle")
+    document = run("rescue", "extract", str(image), "bundle", "--only", "sites", "--json").ok().json
+    both = manifest(tmp_path / "bundle")
+    assert first.items() <= both.items()
+    assert document["verified_files"] == document["files"] > document["copied_files"] > 0
+    told = run("rescue", "inspect", "bundle", "--json").json
+    assert told["sites"]
+    assert told["redis"]["configurations"]
+    (tmp_path / "bundle/files/etc/redis.conf").write_text("changed\n")
+    again = run("rescue", "extract", str(image), "bundle", "--only", "sites", "--json")
+    assert again.status == 1
+    assert [p["path"] for p in again.json["problems"]] == ["/etc/redis.conf"]
+    assert run("rescue", "extract", str(image), "bundle", "--only", "sites", "--json").status == 1
+    run("rescue", "extract", str(image), "bundle", "--only", "redis").ok()
+
+
 def test_a_damaged_copy_is_noticed_and_made_again(run: Redkeep, image: Path, tmp_path: Path) -> None:
     run("rescue", "extract", str(image), "bundle", "--only", "/etc").ok()
     copy = tmp_path / "bundle/files/etc/hostname"

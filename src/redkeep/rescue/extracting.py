@@ -73,6 +73,14 @@ def extract(
     try:
         done = into.begin()
         todo = _todo(taking, done)
+        for (
+            path,
+            item,
+        ) in done.items():  # what an earlier run took stays in the manifest, and is verified again
+            if path not in taking.items:
+                taking.items[path] = item
+                if item.problem:
+                    taking.problems.append(Skipped(path, item.problem))
         _require_space(evidence.tree, into, todo, taking)
         copied = _copy(evidence.tree, into, todo, taking, emit)
         manifest = into.finish(taking.items)
