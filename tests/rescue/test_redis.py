@@ -273,6 +273,14 @@ def test_run_twice_it_is_the_same(run: Redkeep, tmp_path: Path) -> None:
     )
 
 
+def test_a_version_that_nobody_knows_yet(run: Redkeep, tmp_path: Path) -> None:
+    content = victim.rdb({b"key": b"value"})
+    (tmp_path / "new.rdb").write_bytes(b"REDIS0099" + content[9:])
+    rescue(run, "new.rdb", "--work", "work").error(
+        1, "later version", "RDB format version 99", "--server PATH"
+    )
+
+
 def test_wrong_inputs(run: Redkeep, tmp_path: Path) -> None:
     rescue(run, "nothing.rdb").error(2, "no such file")
     (tmp_path / "empty").mkdir()

@@ -84,6 +84,8 @@ async def _until_it_reads(
                     "values may be damaged"
                 )
                 continue
+            if "handle rdb format" in failed.told.lower():
+                raise _too_new(failed) from None
             if failed.offset is None or len(loading.refused) >= _MOST_REFUSED:
                 raise
             dropped = await _leave_out(work, loading, failed.offset, emit)
@@ -91,6 +93,14 @@ async def _until_it_reads(
                 raise
             loading.refused.append(dropped | {"why": failed.told})
             emit(Note(f"the engine refuses the value of {dropped['key'][:60]!r}; loading without it"))
+
+
+def _too_new(failed: ReadingFailed) -> EvidenceError:
+    return EvidenceError(
+        f"of a later version than the engine reads: {failed.told}",
+        where=failed.where,
+        next="name the server that wrote it, or a later one: --server PATH",
+    )
 
 
 async def _leave_out(work: Path, loading: Loading, offset: int, emit: Emit) -> dict[str, Any]:

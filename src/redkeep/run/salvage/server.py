@@ -306,7 +306,8 @@ def last_words(log: str) -> str:
         if match or line.startswith(("***", ">>>", "Fatal", "[offset")):
             lines.append(match[1] if match else line)
     quiet = re.compile(
-        r"oO0|(Redis|Valkey) version=|Configuration loaded|Server initialized|Ready to accept|WARNING Memory overc|Loading "
+        r"oO0|(Redis|Valkey) version=|Configuration loaded|Server initialized|Ready to accept|WARNING Memory overc|Loading |"
+        r"Static Module|successfully loaded|Cleaning slot migration"
     )
     telling = [line for line in lines if not quiet.search(line) and re.search(_TELLING, line)]
     found = telling or [line for line in lines if not quiet.search(line)] or ["it said nothing"]
