@@ -135,6 +135,8 @@ def listed(
     for i in range(count):
         try:
             one = entry.get_sub_file_entry(i)
+            if one.name is None:
+                raise ValueError("an entry without a name")
             name, inode = one.name.encode(), one.inode_number
             if sane(name):
                 found[name] = (inode, stat_of(one, inode, device))
