@@ -289,7 +289,8 @@ def _mounted(where: Path, form: str, found: list[Partition], wanted: str, stack:
     tree = DirectoryTree(directory, where=str(where))
     stack.callback(tree.close)
     told = tuple(replace(p, mounted_at="/" if p is chosen else "") for p in found)
-    return Evidence(where, f"{form}, mounted", tree, told, tuple(_notes(told, {chosen.name: object()})))  # type: ignore[dict-item]
+    read = {chosen.name: systems[chosen.name]} if chosen.name in systems else {}
+    return Evidence(where, f"{form}, mounted", tree, told, tuple(_notes(told, read)))
 
 
 def inside_of(inner: Path, outer: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from redkeep.rescue.disk.tree import Tree, is_directory, is_file, names, text_of
@@ -21,6 +22,7 @@ _CONFIGS = (
     b"/etc/my.cnf.d",
     b"/etc/mysql/conf.d",
     b"/etc/mysql/mysql.conf.d",
+    b"/etc/mysql/mariadb.conf.d",
 )
 _MOST_TABLES = 5_000
 #: The engine by its number in a .frm (``handler.h``, legacy_db_type): partitions have files of other names.
@@ -166,9 +168,18 @@ def _dotted(number: int) -> str:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}" if 30000 <= number < 200000 else ""
 
 
+def _configurations(look: Look) -> Iterator[bytes]:
+    """The files in which its settings may stand, in the order in which they are read."""
+    for path in _CONFIGS:
+        if look.is_directory(path):
+            yield from (file for file in look.files(path) if file.endswith(b".cnf"))
+        else:
+            yield path
+
+
 def _settings(look: Look) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for path in (b"/etc/my.cnf", b"/etc/mysql/my.cnf"):
+    for path in _configurations(look):
         for key, value in from_lines(look.text(path)).items():
             if key.startswith(("mysqld.", "server.", "mariadb.")):
                 found.append(shown(key, value, reveal=look.reveal))

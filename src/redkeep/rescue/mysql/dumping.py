@@ -304,7 +304,8 @@ class _Rescue:
 
 
 def _settings(found: DataCopy) -> dict[str, str]:
-    return {s["key"].rpartition(".")[2].replace("-", "_"): s["value"] for s in found.about["settings"]}
+    told = [s for s in found.about["settings"] if "value" in s]  # a secret's is not told
+    return {s["key"].rpartition(".")[2].replace("-", "_"): s["value"] for s in told}
 
 
 def _there(out: Path, name: str) -> str | None:
