@@ -34,6 +34,9 @@ SECRETS = [
     "redis-included",
     "wsrep-word",
     "php-word",
+    "node-js",
+    "node-json",
+    "discuz-word",
     "hunter22",
     "5e884898da28",
 ]
@@ -110,6 +113,18 @@ def _settings(root: Path) -> None:
     )
     put(root, "/usr/share/nginx/html/blog/wp-config.php", "<?php define('DB_PASSWORD', 'php-word');\n")
     put(root, "/usr/share/php/library/wp-config.php", "<?php define('DB_PASSWORD', 'example');\n")
+    put(root, "/srv/node/package.json", '{"name": "shop-front"}')
+    put(
+        root,
+        "/srv/node/config.js",
+        "module.exports = { redis: { host: '10.0.0.9', password: 'node-js' } };\n",
+    )
+    put(
+        root,
+        "/srv/node/config/production.json",
+        '{"database": {"host": "db.internal", "password": "node-json"}}',
+    )
+    put(root, "/srv/discuz/config/config_global.php", "<?php\n$_config['db']['1']['dbpw'] = 'discuz-word';\n")
     put(root, "/etc/mysql/my.cnf", "[mysqld]\nwsrep_sst_auth=sst:wsrep-word\n")
     put(root, "/var/lib/mysql/ibdata1", bytes(4096))
 
@@ -161,6 +176,9 @@ def test_no_secret_is_in_a_report(root: Path, report: Any, tmp_path: Path) -> No
     settings = {v["key"]: v for a in report["applications"] for p in a["settings"] for v in p["values"]}
     assert settings["spring.redis.password (prod)"]["characters"] == len("yaml-prod")
     assert settings["DB_PASSWORD"]["characters"] == len("env-quoted")
+    assert settings["host"]["value"] == "10.0.0.9"
+    assert settings["database.password"]["characters"] == len("node-json")
+    assert settings["_config.db.1.dbpw"]["characters"] == len("discuz-word")
     assert "/usr/share/nginx/html/blog" in {a["path"] for a in report["applications"]}
     runs = [service["runs"] for service in report["services"]]
     assert any(r.endswith("--token (9 characters) --server.port=8080") for r in runs)

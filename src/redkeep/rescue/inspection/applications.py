@@ -31,7 +31,10 @@ def applications(look: Look) -> list[dict[str, Any]]:
         look.unseen.append(f"{len(look.index.jars) - _MOST_JARS} more jars")
     directories: dict[bytes, list[bytes]] = {}
     for path, _ in (*look.index.settings, *look.index.packages):
-        directories.setdefault(path.rpartition(b"/")[0], []).append(path)
+        paths = directories.setdefault(path.rpartition(b"/")[0], [])
+        paths.append(path)
+        if path.endswith(b"/package.json"):
+            paths += [one for one in _of_node(look, path.rpartition(b"/")[0]) if one not in paths]
     found += [_directory(look, where, paths) for where, paths in directories.items()]
     return found
 
@@ -70,6 +73,19 @@ def _jar(look: Look, path: bytes) -> dict[str, Any] | None:
         "settings": parts,
         "problem": problem,
     }
+
+
+_NODE_CONFIG = re.compile(rb"config\.(?:[cm]?js|json|ts)")
+_NODE_CONFIGS = re.compile(rb"[\w.-]+\.(?:[cm]?js|json|ts|ya?ml)")
+_MOST_CONFIGS = 20
+
+
+def _of_node(look: Look, where: bytes) -> list[bytes]:
+    """Settings of a Node application beside its package.json: config.js, and a directory config."""
+    found = [path for path in look.files(where) if _NODE_CONFIG.fullmatch(path.rpartition(b"/")[2])]
+    inside = where + b"/config"
+    found += [path for path in look.files(inside) if _NODE_CONFIGS.fullmatch(path.rpartition(b"/")[2])]
+    return found[:_MOST_CONFIGS]
 
 
 class _Bomb(Exception):

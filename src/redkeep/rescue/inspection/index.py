@@ -20,7 +20,8 @@ _WEB_ROOT = b"/usr/share/nginx/html/"
 
 _SETTINGS = re.compile(
     rb"(?:\.env(?:\.\w+)?|(?:application|bootstrap)[\w.-]*\.(?:ya?ml|properties)|wp-config\.php|config\.inc\.php|"
-    rb"\.env\.php|database\.php|parameters\.ya?ml|ecosystem\.config\.js(?:on)?|(?:local_)?settings\.py)$"
+    rb"\.env\.php|env\.php|config_(?:global|ucenter)\.php|configuration\.php|settings\.php|LocalSettings\.php|database\.php|"
+    rb"parameters\.ya?ml|ecosystem\.config\.js(?:on)?|(?:local_)?settings\.py)$"
 )
 
 

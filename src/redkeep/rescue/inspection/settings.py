@@ -20,7 +20,7 @@ MOST_DEPTH = 60
 _SECRET = re.compile(
     r"(?:pass(?:wd|word|phrase)?|pwd|secret|token|credential|access[-_.]?key(?:[-_.]?id)?|api[-_.]?key|private[-_.]?key|"
     r"secret[-_.]?(?:key|id)|auth|key[-_.]?base|(?:encrypt(?:ion)?|sign(?:ing)?|jwt)[-_.]?key)(?:e?s)?(?:[-_.]?\d+)?$|"
-    r"requirepass|masterauth|primaryauth|(?:APP|AUTH|LOGGED_IN|NONCE)_KEY$|_(?:SALT|SK|AK)$",
+    r"(?<![a-z])(?:db|user|root)?_?pw$|requirepass|masterauth|primaryauth|(?:APP|AUTH|LOGGED_IN|NONCE)_KEY$|_(?:SALT|SK|AK)$",
     re.IGNORECASE,
 )
 #: What stands behind a key's own name: its place in a list, or the profile that it is of.
@@ -109,7 +109,7 @@ def read_settings(name: str, text: str) -> dict[str, str]:
             return _flat(json.loads(text))
         if name.endswith(".php"):
             return from_php(text)
-        if name.endswith(".py"):
+        if name.endswith((".py", ".js", ".cjs", ".mjs", ".ts")):
             return from_python(text)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
         pass
@@ -226,7 +226,7 @@ _ASSIGNED = re.compile(
 
 
 def from_python(text: str) -> dict[str, str]:
-    """Names and keys of dictionaries that are given a literal text, as a Django's settings.py has them."""
+    """Names and keys of dictionaries that are given a literal text, as a Django's settings.py and Node's config.js have."""
     found: dict[str, str] = {}
     for match in _ASSIGNED.finditer(text):
         if len(found) < MOST_KEYS:
