@@ -34,6 +34,8 @@ SECRETS = [
     "redis-included",
     "wsrep-word",
     "php-word",
+    "default-word",
+    "alone-word",
     "node-js",
     "node-json",
     "discuz-word",
@@ -88,7 +90,9 @@ def _settings(root: Path) -> None:
         "spring:\n  redis: {host: 127.0.0.1, password: yaml-one}\n---\n"
         "spring:\n  profiles: prod\n  redis: {password: yaml-prod}\n---\n"
         "spring:\n  config: {activate: {on-profile: test}}\n  redis: {password: yaml-test}\n"
-        "app:\n  redis:\n    passwords: [list-1, list-2]\n",
+        "app:\n  redis:\n    passwords: [list-1, list-2]\n"
+        "    auth: {password: '${SET:default-word}', token: '${SET}', secret: '${SET:}'}\n"
+        "    url: redis://alone-word@127.0.0.1:6379/0\n",
     )
     put(
         root,
@@ -176,6 +180,9 @@ def test_no_secret_is_in_a_report(root: Path, report: Any, tmp_path: Path) -> No
     settings = {v["key"]: v for a in report["applications"] for p in a["settings"] for v in p["values"]}
     assert settings["spring.redis.password (prod)"]["characters"] == len("yaml-prod")
     assert settings["DB_PASSWORD"]["characters"] == len("env-quoted")
+    assert settings["app.redis.auth.password"]["characters"] == len("default-word")
+    assert settings["app.redis.auth.token"]["value"] == "${SET}"
+    assert settings["app.redis.auth.secret"]["value"] == "${SET:}"
     assert settings["host"]["value"] == "10.0.0.9"
     assert settings["database.password"]["characters"] == len("node-json")
     assert settings["_config.db.1.dbpw"]["characters"] == len("discuz-word")

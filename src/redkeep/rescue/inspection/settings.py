@@ -37,14 +37,20 @@ _WITHIN_URL = re.compile(
 _PARAMETER = re.compile(
     r"(?P<before>(?:^|[?&;])(?:password|pwd|token|secret)=)(?P<secret>[^&;\s]+)", re.IGNORECASE
 )
+#: Lettuce's older form: a password alone.
+_ALONE = re.compile(r"(?P<before>rediss?(?:-[a-z]+)?://)(?P<secret>[^\s:/@]+)(?=@)", re.IGNORECASE)
+#: A placeholder that says what it is without a setting: that is the value, then.
+_WITH_DEFAULT = re.compile(r"\$\{[^}:]*:-?(?P<default>[^}]+)\}")
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}|@[\w.-]+@|%\w+%|<[^>]+>")
 
 
 def shown(key: str, value: str, *, reveal: bool) -> dict[str, Any]:
     """A setting for a report: secrets only as how long they are. A placeholder is no secret."""
     cloud = cloud_of(value)
-    if value and (cloud or is_secret(key)) and not _PLACEHOLDER.fullmatch(value):
-        document: dict[str, Any] = {"key": key, "secret": True, "characters": len(value)}
+    default = _WITH_DEFAULT.fullmatch(value)
+    itself = default["default"] if default else value
+    if value and (cloud or is_secret(key)) and not _PLACEHOLDER.fullmatch(itself):
+        document: dict[str, Any] = {"key": key, "secret": True, "characters": len(itself)}
         document |= {"cloud": cloud} if cloud else {}
         return document | ({"value": value} if reveal else {})
     return {"key": key, "value": value if reveal else masked(value)}
@@ -62,7 +68,7 @@ def cloud_of(text: str) -> str:
 
 def masked(text: str) -> str:
     """Text with the secrets inside of it replaced by how long they are: in URLs, and in their parameters."""
-    for pattern in (_WITHIN_URL, _PARAMETER):
+    for pattern in (_WITHIN_URL, _PARAMETER, _ALONE):
         text = pattern.sub(lambda m: f"{m['before']}({len(m['secret'])} characters)", text)
     return text
 
