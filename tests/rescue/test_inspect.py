@@ -164,6 +164,14 @@ def test_the_system(report: Any) -> None:
     assert report["partitions"][0]["kind"] == "ext4"
 
 
+def test_passwords_that_cannot_be_read_are_unknown(tmp_path: Path) -> None:
+    """As for somebody who may not read shadow(5)."""
+    root = victim.clean(tmp_path / "root")
+    (root / "etc/shadow").unlink()
+    users = Redkeep(tmp_path)("rescue", "inspect", str(root), "--json").ok().json["system"]["users"]
+    assert {u["password"] for u in users} == {"unknown"}
+
+
 def test_packages_of_an_old_rpm(report: Any) -> None:
     disks.need("db5.3_load")
     packages = report["system"]["packages"]

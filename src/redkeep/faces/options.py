@@ -37,6 +37,7 @@ SourceArgument = Annotated[
     Path,
     typer.Argument(
         metavar="SOURCE",
+        readable=False,  # what is not is told with what to do
         help="A directory where the disk is mounted, a device, a raw or qcow2 image, or a bundle.",
     ),
 ]

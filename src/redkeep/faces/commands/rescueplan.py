@@ -20,7 +20,9 @@ def register(rescue: typer.Typer) -> None:
 def plan(
     source: Annotated[
         Path,
-        typer.Argument(metavar="BUNDLE", help="A bundle, or the evidence: a directory, device or image."),
+        typer.Argument(
+            metavar="BUNDLE", readable=False, help="A bundle, or the evidence: a directory, device or image."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Where the files are written.")] = Path("rebuild"),
     host: Annotated[

@@ -35,6 +35,7 @@ def redis(
         Path,
         typer.Argument(
             metavar="SOURCE",
+            readable=False,
             help="A directory, device or image, a bundle of rescue extract, or an RDB or append-only file itself.",
         ),
     ],

@@ -21,7 +21,9 @@ def runbook(
     evidence: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[EVIDENCE]", help="The disk, or the JSON that inspect printed, where there is one."
+            metavar="[EVIDENCE]",
+            readable=False,
+            help="The disk, or the JSON that inspect printed, where there is one.",
         ),
     ] = None,
     cloud: Annotated[str, typer.Option("--cloud", help="tencent or alibaba.")] = "",

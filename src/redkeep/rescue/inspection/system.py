@@ -50,7 +50,7 @@ def system(look: Look) -> dict[str, Any]:
     release = os_release(look)
     users, shadow = accounts(look), passwords(look)
     for user in users:
-        user["password"] = shadow.get(user["name"], "none")
+        user["password"] = shadow.get(user["name"], "none" if shadow else "unknown")
         user["keys"] = [key["comment"] or key["kind"] for key in keys_of(look, user["home"])]
         for name in (b"authorized_keys", b"authorized_keys2"):
             path = user["home"].encode("utf-8", "surrogateescape") + b"/.ssh/" + name
@@ -114,7 +114,7 @@ def accounts(look: Look) -> list[dict[str, Any]]:
 
 
 def passwords(look: Look) -> dict[str, str]:
-    """``set``, ``locked``, ``empty`` or ``none`` by user: shadow(5). Hashes are not shown."""
+    """``set``, ``locked`` or ``empty`` by user: shadow(5); nothing where that cannot be read. Hashes are not shown."""
     found = {}
     for line in look.text(b"/etc/shadow").splitlines():
         name, _, rest = line.partition(":")
