@@ -156,6 +156,26 @@ def test_odd_names_and_every_kind_of_value(run: Redkeep, tmp_path: Path, killed:
         assert server.sql("SELECT COUNT(*), SUM(i) FROM `o-dd.``%s`.parts") == "1000\t500500\n"
 
 
+def test_settings_that_its_files_need(run: Redkeep, tmp_path: Path) -> None:
+    """Debian has them in directories: without the size of its pages no server reads the files. Secrets are not told."""
+    root = tmp_path / "root"
+    victim = root / "var/lib"
+    with mariadb(victim, "--innodb-page-size=8k") as server:
+        server.sql(
+            "CREATE DATABASE shop; CREATE TABLE shop.t (i INT) ENGINE=InnoDB; INSERT INTO shop.t VALUES (1), (2);"
+        )
+        server.stop()
+    (victim / "data").rename(victim / "mysql")
+    settings = root / "etc/mysql/mariadb.conf.d"
+    settings.mkdir(parents=True)
+    (settings / "50-server.cnf").write_text(
+        "[mysqld]\ninnodb_page_size = 8k\nwsrep_sst_auth = sst:hidden-word\n"
+    )
+    told = run("rescue", "mysql", str(root), "--out", "dump", "--json")
+    assert (tables(told)["t"]["state"], tables(told)["t"]["rows"]) == ("exact", 2), told.everything
+    assert "hidden-word" not in run("rescue", "inspect", str(root), "--json").stdout
+
+
 def test_an_old_server_recovers_what_a_new_one_refuses(run: Redkeep, crashed: Path, tmp_path: Path) -> None:
     """With a MySQL 5.5 or 5.6, which no package has any more: OLD_MYSQLD is the path of its mysqld."""
     mysqld = os.environ.get("OLD_MYSQLD", "")
