@@ -360,6 +360,8 @@ MAGIC = {
     "LUKS": (0, b"LUKS\xba\xbe", "cryptsetup"),
     "VMDK": (0, b"KDMV", "qemu-img convert"),
     "gzip": (0, b"\x1f\x8b", "gunzip"),
+    "VDI": (0, b"<<< Oracle VM VirtualBox Disk Image >>>", "qemu-img convert"),
+    "tar": (257, b"ustar", "--numeric-owner"),
 }
 
 

@@ -155,6 +155,10 @@ _WRAPPED = (
     (b"KDMV", "a VMDK image", "qemu-img convert -O raw IMAGE disk.raw, and rescue from disk.raw"),
     (b"vhdxfile", "a VHDX image", "qemu-img convert -O raw IMAGE disk.raw, and rescue from disk.raw"),
     (b"conectix", "a VHD image", "qemu-img convert -f vpc -O raw IMAGE disk.raw, and rescue from disk.raw"),
+    (b"<<< ", "a VDI image", "qemu-img convert -O raw IMAGE disk.raw, and rescue from disk.raw"),
+    (b"Withou", "a Parallels image", "qemu-img convert -O raw IMAGE disk.raw, and rescue from disk.raw"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z file", "unpack it first: 7z x IMAGE"),
+    (b"\x04\x22\x4d\x18", "an lz4 file", "unpack it first: lz4 -d IMAGE"),
     (b"\x1f\x8b", "a gzip file", "unpack it first: gunzip -k IMAGE"),
     (b"\xfd7zXZ", "an xz file", "unpack it first: xz -dk IMAGE"),
     (b"\x28\xb5\x2f\xfd", "a zstd file", "unpack it first: zstd -d IMAGE"),
@@ -167,6 +171,11 @@ def refuse_wrappings(head: bytes, raw: Blocks, path: Path) -> None:
     for magic, what, hint in _WRAPPED:
         if head.startswith(magic):
             raise RefusedError(f"{what}, not a disk itself", where=str(path), next=hint)
+    if head[257:262] == b"ustar":
+        hint = (
+            "as root: mkdir -m 700 victim; tar -xf ARCHIVE --numeric-owner -C victim, and name the directory"
+        )
+        raise RefusedError("a tar file, not a disk itself", where=str(path), next=hint)
     if raw.read(raw.size - 512, 8) == b"conectix":  # a fixed VHD is a raw disk with a footer
         raise RefusedError("a VHD image, not a disk itself", where=str(path), next=_WRAPPED[2][2])
 
