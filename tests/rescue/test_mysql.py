@@ -156,6 +156,26 @@ def test_odd_names_and_every_kind_of_value(run: Redkeep, tmp_path: Path, killed:
         assert server.sql("SELECT COUNT(*), SUM(i) FROM `o-dd.``%s`.parts") == "1000\t500500\n"
 
 
+def test_an_image_that_is_cut_costs_what_was_behind_the_cut(
+    run: Redkeep, clean: Path, tmp_path: Path
+) -> None:
+    """Files that cannot be read to their end: their tables are not called exact, and the others are dumped all the same."""
+    top = tmp_path / "top"
+    (top / "etc").mkdir(parents=True)
+    shutil.copytree(clean, top / "var/lib/mysql")
+    image = disks.ext4(top, tmp_path / "disk", 96 * disks.MIB, "-b", "4096")
+    placed = disks.run("debugfs", "-R", "blocks /var/lib/mysql/shop/t.ibd", image).split()
+    os.truncate(image, int(placed[len(placed) * 2 // 3]) * 4096)
+    told = run("rescue", "mysql", str(image), "--out", "dump", "--json")
+    assert told.status == 1, told.everything
+    found = tables(told)
+    assert {n for n, t in found.items() if t["state"] == "exact"} == {"c", "g", "m"}, told.everything
+    assert found["t"]["state"] in ("uncertain", "incomplete", "lost")
+    assert "t.ibd: " not in json.dumps(found)
+    left = {one["what"]: one["why"] for one in told.json["left_out"]}
+    assert "cannot be read" in left["/var/lib/mysql/shop/t.ibd"]
+
+
 def test_settings_that_its_files_need(run: Redkeep, tmp_path: Path) -> None:
     """Debian has them in directories: without the size of its pages no server reads the files. Secrets are not told."""
     root = tmp_path / "root"

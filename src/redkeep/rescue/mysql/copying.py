@@ -17,7 +17,7 @@ from redkeep.errors import EvidenceError, RefusedError, UsageError
 from redkeep.model.events import Emit, Note
 from redkeep.rescue.disk.bundle import Writer
 from redkeep.rescue.disk.source import Evidence
-from redkeep.rescue.disk.tree import CHUNK, Skipped, Stat, Tree, is_file, reason, text_of
+from redkeep.rescue.disk.tree import CHUNK, Content, Skipped, Stat, Tree, is_file, reason, text_of
 from redkeep.rescue.extracting import Pace
 from redkeep.rescue.inspection.index import Index, index
 from redkeep.rescue.inspection.looking import Look
@@ -35,6 +35,7 @@ _NOT_ENTERED = {b"lost+found", b"#innodb_temp", b"#rocksdb", b".snapshot"}
 _LEADS_AWAY = (b".isl", b".sym")
 MOST_FILES = 200_000
 _MIB = 1 << 20
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class DataCopy:
     about: dict[str, Any]
     pieces: list[Piece] = field(default_factory=list)
     left: list[Skipped] = field(default_factory=list)
+    #: bytes of a file that could not be read, and are zeros in the copy
+    unread: dict[bytes, int] = field(default_factory=dict)
     _made: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -70,7 +73,8 @@ class DataCopy:
         pace = Pace("copying" if not self._made else "copying anew", sum(p.data for p in todo), emit)
         try:
             for piece in todo:
-                for count in _copied(tree, piece, writer, owner):
+                self.unread.pop(piece.path, None)
+                for count in _copied(tree, piece, writer, owner, self.unread):
                     pace.add(count)
             pace.end()
         finally:
@@ -80,7 +84,8 @@ class DataCopy:
         self._made = {p.name: _state(into, p.name) for p in self.pieces}
 
 
-def _copied(tree: Tree, piece: Piece, writer: Writer, owner: int) -> Iterator[int]:
+def _copied(tree: Tree, piece: Piece, writer: Writer, owner: int, unread: dict[bytes, int]) -> Iterator[int]:
+    """Tells how far it is. What cannot be read stays zeros, which no server takes for its pages."""
     with tree.open(piece.path) as content:
         out = writer.create(b"/" + piece.name)
         try:
@@ -88,9 +93,9 @@ def _copied(tree: Tree, piece: Piece, writer: Writer, owner: int) -> Iterator[in
             for offset, length in content.segments():
                 at = offset
                 while at < offset + length:
-                    data = content.read(at, min(CHUNK, offset + length - at))
-                    if not data:
-                        raise OSError("it became shorter while it was read")
+                    data, lost = _read(content, at, min(CHUNK, offset + length - at))
+                    if lost:
+                        unread[piece.path] = unread.get(piece.path, 0) + lost
                     written = 0
                     while written < len(data):
                         written += os.pwrite(out, data[written:], at + written)
@@ -100,6 +105,26 @@ def _copied(tree: Tree, piece: Piece, writer: Writer, owner: int) -> Iterator[in
                 os.fchown(out, owner, owner)
         finally:
             os.close(out)
+
+
+def _read(content: Content, at: int, length: int) -> tuple[bytes, int]:
+    """What is there, with zeros for blocks that cannot be read; and how many bytes those are."""
+    try:
+        data = content.read(at, length)
+        if len(data) == length:
+            return data, 0
+    except OSError:
+        pass
+    found, lost = bytearray(length), 0
+    for begin in range(0, length, _BLOCK):
+        size = min(_BLOCK, length - begin)
+        try:
+            block = content.read(at + begin, size)
+        except OSError:
+            block = b""
+        found[begin : begin + len(block)] = block
+        lost += size - len(block)
+    return bytes(found), lost
 
 
 def _state(into: Path, name: bytes) -> tuple[int, int]:

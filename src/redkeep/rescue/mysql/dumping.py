@@ -63,13 +63,13 @@ def job(
             "files_sha256": _identity(found),
         }
         with held(into):
-            done = finished(into, identity, again)
-            if done is not None:
-                return done
-            _readable(found, mysqld)
-            require_space(found, into, shutil.disk_usage(into).free)
-            write_json(into / BEGUN, identity)
             try:
+                done = finished(into, identity, again)
+                if done is not None:
+                    return done
+                _readable(found, mysqld)
+                require_space(found, into, shutil.disk_usage(into).free)
+                write_json(into / BEGUN, identity)
                 document = _Rescue(into, found, mysqld, patience, emit).run(evidence.tree, level)
             except OSError as error:
                 what = f"cannot write: {error.strerror or error}"
@@ -192,7 +192,12 @@ class _Rescue:
         sizes, spaces = self._files_of_tables()
         self._settle()
         ended = self._found.about["state"] == "clean" and not server.level
-        dumping = Dumping(server, self._out, sizes, spaces, proof, not_proven, ended, self._emit)
+        unread = frozenset(
+            _table_of(p.name) for p in self._found.pieces if p.path in self._found.unread and p.data
+        )
+        dumping = Dumping(
+            server, self._out, sizes, spaces, proof, not_proven, ended, self._emit, unread=unread
+        )
         version, schemas = self._asked_first(dumping)
         for schema in schemas:
             try:
@@ -240,11 +245,10 @@ class _Rescue:
         sizes: dict[tuple[str, str], int] = {}
         spaces: dict[tuple[str, str], list[int]] = {}
         for piece in self._found.pieces:
-            schema, slash, name = piece.name.partition(b"/")
-            base, _, end = name.rpartition(b".")
-            if not slash or not base:
+            table = _table_of(piece.name)
+            if table is None:
                 continue
-            table = (decoded(schema), decoded(base.split(b"#P#")[0].split(b"#p#")[0]))
+            end = piece.name.rpartition(b".")[2]
             sizes[table] = sizes.get(table, 0) + piece.size
             if end == b"ibd":
                 with (self._data / os.fsdecode(piece.name)).open("rb") as file:
@@ -278,6 +282,8 @@ class _Rescue:
             for state in ("exact", "uncertain", "incomplete", "lost")
         }
         about = self._found.about
+        for path, lost in self._found.unread.items():
+            self._leave(text_of(path), f"{lost:,} bytes of it cannot be read; they are zeros in the copy")
         return {
             "was": {key: about[key] for key in ("flavor", "version", "state", "why", "bytes")},
             "server": {"program": str(self._server.program), "version": version},
@@ -301,6 +307,13 @@ class _Rescue:
             "left_out": self._left,
             "verify": _VERIFY,
         }
+
+
+def _table_of(name: bytes) -> tuple[str, str] | None:
+    """Schema and table that a file belongs to; None for what belongs to all of them."""
+    schema, slash, file = name.partition(b"/")
+    base = file.rpartition(b".")[0]
+    return (decoded(schema), decoded(base.split(b"#P#")[0].split(b"#p#")[0])) if slash and base else None
 
 
 def _settings(found: DataCopy) -> dict[str, str]:

@@ -80,6 +80,8 @@ class Dumping:
     not_proven: str
     ended: bool
     emit: Emit
+    #: tables of whose files a part could not be read; None among them: of what they all need
+    unread: frozenset[tuple[str, str] | None] = frozenset()
     dead: str = ""
 
     def schemas(self) -> list[Schema]:
@@ -113,6 +115,11 @@ class Dumping:
                 continue
             try:
                 self._judge(table)
+                if table.state == "exact" and self.unread & {(table.schema, table.name), None}:
+                    table.state, table.why = (
+                        "uncertain",
+                        "part of its files cannot be read; the rest reads as whole",
+                    )
                 self._sum(table)
                 self._write(schema, table)
             except NotRead as error:
