@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli import Redkeep
 from tests.live.servers import running
-from tests.rescue import victim
+from tests.rescue import disks, victim
 from tests.rescue.redisfill import CRON, contents, fill, saved, wait_for_rewrite
 from tests.rescue.redisruns import back, redis_7_0, rescue, rescued, valkey, with_result
 from tests.rescue.victim import command
@@ -153,6 +153,32 @@ def test_damage_in_the_middle_costs_what_was_there_and_no_more(run: Redkeep, tmp
     assert {*range(490), *range(510, 530), *range(600, 1000)} <= kept
     assert len(kept) < 1000
     assert "INCOMPLETE" in rescue(run, "old.aof", "--work", "other").stdout
+
+
+@pytest.mark.parametrize("kind", ["aof", "rdb", "preamble"])
+def test_an_image_that_is_cut_gives_what_is_before_the_cut(run: Redkeep, tmp_path: Path, kind: str) -> None:
+    top = tmp_path / "top"
+    count = 200 if kind == "rdb" else 3000
+    values = {b"k%d" % i: b"v" * 60_000 for i in range(200)}
+    whole = victim.rdb_of(values)
+    log = b"".join(command(b"SET", b"k%d" % i, b"v" * 4000) for i in range(3000))
+    content = {
+        "aof": command(b"SELECT", b"0") + log,
+        "rdb": whole,
+        "preamble": victim.rdb({b"old": b"1"}) + log,
+    }[kind]
+    name = "dump.rdb" if kind == "rdb" else "appendonly.aof"
+    (top / "etc").mkdir(parents=True)
+    victim.put(top, f"/var/lib/redis/{name}", content)
+    image = disks.ext4(top, tmp_path / "disk", 64 * disks.MIB, "-b", "4096")
+    disks.need("debugfs")
+    placed = disks.run("debugfs", "-R", f"blocks /var/lib/redis/{name}", image).split()
+    os.truncate(image, int(placed[len(placed) * 2 // 3]) * 4096)
+    told = rescue(run, image, f"/var/lib/redis/{name}", "--work", "work", "--json")
+    assert told.status == 1, told.everything
+    assert any("cannot be read from byte" in note for note in told.json["notes"]), told.everything
+    keys = told.json["contents"]["keys"]
+    assert count * 2 // 3 - count // 20 < keys < count * 2 // 3 + count // 20, told.everything
 
 
 def test_a_transaction_without_its_end_is_not_done(run: Redkeep, tmp_path: Path) -> None:

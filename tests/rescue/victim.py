@@ -232,8 +232,16 @@ def rdb(values: dict[bytes, bytes]) -> bytes:
     return b"REDIS0009" + aux + b"\xfe\0\xfb" + bytes((len(values), 0)) + body + b"\xff" + bytes(8)
 
 
+def rdb_of(values: dict[bytes, bytes]) -> bytes:
+    """As ``rdb``, with any number of values of any size."""
+    body = b"".join(b"\0" + _string(k) + _string(v) for k, v in values.items())
+    return b"REDIS0009\xfe\0" + body + b"\xff" + bytes(8)
+
+
 def _string(value: bytes) -> bytes:
     size = len(value)
+    if size >= 1 << 14:
+        return b"\x80" + struct.pack(">I", size) + value
     return (bytes((size,)) if size < 64 else struct.pack(">H", 0x4000 | size)) + value
 
 

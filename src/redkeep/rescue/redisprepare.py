@@ -6,15 +6,17 @@ WORK/scripts.jsonl      functions and Lua scripts, a JSON document a line: what,
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 from redkeep.errors import EvidenceError, RedkeepError, RefusedError, UsageError
 from redkeep.model.events import Emit, Note, Progress
@@ -31,6 +33,7 @@ from redkeep.rescue.redis.rdbcopy import created, end_of
 
 RDB, AOF, SCRIPTS = "engine/dump.rdb", "engine/appendonly.aof", "scripts.jsonl"
 _MIB = 1 << 20
+_BLOCK = 4096
 #: More databases than anybody has; the engine makes room for each.
 _MOST_DATABASES = 1 << 14
 
@@ -76,6 +79,41 @@ def _found(evidence: Evidence, emit: Emit) -> RedisData:
     return chosen(evidence.tree, redis(Look(evidence.tree, found)))
 
 
+class _UpToDamage:
+    """A file of the evidence up to the first byte that cannot be read: as if it ended there. ``problem`` says why."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self.size = content.size
+        self.problem = ""
+
+    def read(self, offset: int, length: int) -> bytes:
+        length = max(0, min(length, self.size - offset))
+        try:
+            return self._content.read(offset, length)
+        except OSError as error:
+            found = b""
+            with contextlib.suppress(OSError):
+                while len(found) < length:
+                    found += self._content.read(offset + len(found), min(_BLOCK, length - len(found)))
+            self.size, self.problem = offset + len(found), reason(error)
+            return found
+
+    def segments(self) -> Iterator[tuple[int, int]]:
+        return self._content.segments()
+
+    def close(self) -> None:
+        self._content.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class _Preparation:
     def __init__(
         self,
@@ -118,11 +156,17 @@ class _Preparation:
                 document |= (
                     self._rdb(*contents[0]) if self._data.kind == "rdb" else self._aof(contents, flush)
                 )
+            for path, content in contents:
+                if content.problem:
+                    document["damaged"] = True
+                    self._notes.append(
+                        f"{path} cannot be read from byte {content.size:,} on ({content.problem}): what was there is lost"
+                    )
             return document | {"notes": self._notes}
 
-    def _open(self, path: bytes) -> Content:
+    def _open(self, path: bytes) -> _UpToDamage:
         try:
-            return self._tree.open(path)
+            return _UpToDamage(self._tree.open(path))
         except OSError as error:
             where = f"{self._tree.where}: {text_of(path)}"
             raise EvidenceError(
@@ -220,7 +264,7 @@ class _Preparation:
             file.write(data)
             begin += len(data)
 
-    def _aof(self, contents: list[tuple[str, Content]], flush: int) -> dict[str, Any]:
+    def _aof(self, contents: Sequence[tuple[str, Content]], flush: int) -> dict[str, Any]:
         base, begin = None, 0
         dropped: dict[str, Any] = {}
         with created(self._work / AOF) as file:
@@ -250,7 +294,7 @@ class _Preparation:
 
     def _commands(
         self,
-        contents: list[tuple[str, Content]],
+        contents: Sequence[tuple[str, Content]],
         begin: int,
         flush: int,
         base: Rdb | None,
@@ -277,7 +321,7 @@ class _Preparation:
             self._done += content.size
         return copy.found
 
-    def _worst_flush(self, contents: list[tuple[str, Content]]) -> int:
+    def _worst_flush(self, contents: Sequence[tuple[str, Content]]) -> int:
         """The number of the flush that took the most keys; 1 where there is none, which is told later."""
         base, begin = None, 0
         if is_rdb(contents[0][1].read(0, 9)):
