@@ -14,6 +14,7 @@ from redkeep.planning.departure import check_departure
 from redkeep.planning.identity import check_identity
 from redkeep.planning.placing.safety import check_firewall, one_way_failover
 from redkeep.planning.placing.survival import refusal
+from redkeep.planning.room import evictions, tight
 from redkeep.planning.upgrade import check_upgrade
 from redkeep.planning.whole import plan as whole_plan
 from redkeep.run.converge import Done, Look, Outcome, converge
@@ -24,7 +25,7 @@ from redkeep.run.opening import opened
 from redkeep.run.sessions import Sessions, key_question
 from redkeep.run.steps import ACTIONS, Context
 from redkeep.run.verify import Check, verify
-from redkeep.usecases.plan import Planned, planned
+from redkeep.usecases.plan import Planned, planned, require_room
 from redkeep.usecases.preflight import preflighted, refuse
 from redkeep.usecases.url import Endpoint, application_lines, endpoints
 
@@ -91,6 +92,7 @@ async def apply(
         check_hosts(sight)
         check_identity(sight.desired, sight.observed, sight.identity)
         check_departure(sight.desired, sight.observed)
+        require_room(sight, file)
         plan = whole_plan(sight.desired, sight.observed)
         if not plan and not deployment.rotating:
             checks = await verify(deployment, sight, seconds=SETTLE_LIMIT)
@@ -160,7 +162,7 @@ async def _carry_out(
                 sight.desired, sight.observed
             )  # which version a package is, one knows when it is there
         if after in ("", "engine") and (reason := _one_way(sight)):
-            await _accepted(approve, "risk", reason, deployment.spec)
+            await accepted(approve, "risk", reason, deployment.spec)
         context = Context(
             deployment.fleet,
             sight.desired,
@@ -195,10 +197,12 @@ async def _consent(deployment: Deployment, sight: Sight, plan: Plan, approve: Ap
     """Everything that somebody has to know or accept before the first step."""
     spec = deployment.spec
     if reason := refusal(spec, deployment.placement):
-        await _accepted(approve, "risk", reason, spec)
+        await accepted(approve, "risk", reason, spec)
     if sight.tls.clear_text:
         text = "this goes in clear text over public addresses: " + "; ".join(sight.tls.clear_text)
-        await _accepted(approve, "clear-text", text, spec)
+        await accepted(approve, "clear-text", text, spec)
+    if reason := evictions(tight(sight.desired, sight.observed)):
+        await accepted(approve, "risk", reason, spec)
     check_firewall(sight.desired, sight.observed.hosts, sight.addresses)
     found = await preflighted(deployment, sight, plan)
     for finding in found:
@@ -211,7 +215,8 @@ async def _consent(deployment: Deployment, sight: Sight, plan: Plan, approve: Ap
         raise RefusedError("nothing was done: the plan was not approved", next="redkeep plan shows it again")
 
 
-async def _accepted(approve: Approve, kind: Any, text: str, spec: Spec) -> None:
+async def accepted(approve: Approve, kind: Any, text: str, spec: Spec) -> None:
+    """``text``: what, where and what to do instead, in lines. Raises ``RefusedError`` where nobody accepts it."""
     if spec.accept_risk:
         return
     lines = text.split("\n")

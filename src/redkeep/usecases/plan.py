@@ -15,6 +15,7 @@ from redkeep.planning.leveling import Freight, copying, freight
 from redkeep.planning.placing.safety import check_firewall
 from redkeep.planning.placing.secgroup import Rule, security_group_rules
 from redkeep.planning.placing.survival import Survival, refusal, survives
+from redkeep.planning.room import check_room, evictions, tight
 from redkeep.planning.switchover import suggestions
 from redkeep.planning.upgrade import suggested_restarts
 from redkeep.planning.whole import plan as whole_plan
@@ -82,6 +83,7 @@ async def plan(spec: Spec, file: Path, *, approve: Approve) -> Planned:
         check_hosts(sight)
         check_identity(sight.desired, sight.observed, sight.identity)
         check_departure(sight.desired, sight.observed)
+        require_room(sight, file)
         if reason := refusal(spec, deployment.placement):
             what, where, hint = reason.split("\n")
             raise RefusedError(what, where=where, next=hint)
@@ -98,6 +100,8 @@ def planned(deployment: Deployment, sight: Sight) -> Planned:
     notes = [*sight.addresses.notes, *_kernel_notes(sight), *deployment.vault.notes]
     notes += left_behind(sight.desired, sight.observed)
     notes += _password_notes(deployment.contents)
+    if evicted := evictions(tight(sight.desired, sight.observed)):
+        notes.append(evicted.partition("\n")[0])
     if warning := engine.warning():
         notes.append(warning)
     return Planned(
@@ -117,6 +121,12 @@ def planned(deployment: Deployment, sight: Sight) -> Planned:
         moves=freight(sight.desired, sight.observed),
         copies=copying(sight.desired, sight.observed, steps),
     )
+
+
+def require_room(sight: Sight, file: Path) -> None:
+    """Raises ``RefusedError`` where the keys would not fit into fewer, or smaller, servers."""
+    instead = "more shards" if sight.desired.spec.mode == "cluster" else "leave it as it was"
+    check_room(tight(sight.desired, sight.observed), where=str(file), instead=instead)
 
 
 def _roles(sight: Sight, plan: Plan) -> dict[str, Role]:

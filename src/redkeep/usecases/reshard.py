@@ -18,6 +18,7 @@ from redkeep.model.topology import NodeView, Observed
 from redkeep.planning import reshard as planning
 from redkeep.planning.identity import check_identity
 from redkeep.planning.reshard import By, Move, Shard, primary_of, towards, unsettled, views
+from redkeep.planning.room import check_room, evictions, tight_for
 from redkeep.run.converge import Look, Outcome, converge
 from redkeep.run.deployment import Deployment, Sight, check_hosts, hosts_of
 from redkeep.run.lock import locked
@@ -29,6 +30,7 @@ from redkeep.run.opening import opened
 from redkeep.run.sessions import key_question
 from redkeep.run.steps import ACTIONS, Context
 from redkeep.run.verify import Check, vantage, verify
+from redkeep.usecases.apply import accepted
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
@@ -166,7 +168,9 @@ async def reshard(
                 _unchanged(deployment, known)
                 goals.forget(deployment.vault)
             return Resharded(Traffic(), 0.0)
-        show(await _proposed(deployment, sight, goal, stray, limits, going_on=going_on))
+        proposed = await _proposed(deployment, sight, goal, stray, limits, going_on=going_on)
+        show(proposed)
+        await _fitting(proposed, sight, spec, approve)
         if not await approve(Approval("ordinary", "move them?" if goal.slots else "put them right?")):
             raise RefusedError(
                 "nothing was moved: it was not approved", next="redkeep status shows who has which slots"
@@ -298,6 +302,17 @@ async def _proposed(
         legs.append(Leg(move, keys, size, way))
     open_ = {*unsettled(views(sight.desired, sight.observed)), *stray}
     return Proposed(deployment.spec.name, goal.request, tuple(legs), tuple(sorted(open_)), going_on)
+
+
+async def _fitting(proposed: Proposed, sight: Sight, spec: Spec, approve: Approve) -> None:
+    """Raises ``RefusedError`` where the targets have no room, or would make some by eviction that nobody accepts."""
+    found = tight_for(
+        sight.desired, sight.observed, ((leg.move, leg.keys, leg.size) for leg in proposed.legs)
+    )
+    where = f"redkeep reshard {proposed.request}"
+    check_room(found, where=where, instead="another target, or fewer slots (--abandon forgets this wish)")
+    if reason := evictions(found):
+        await accepted(approve, "risk", reason, spec)
 
 
 # What must hold before ------------------------------------------------------------------------------------------------
