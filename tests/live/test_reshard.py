@@ -72,6 +72,22 @@ def test_a_shard_is_emptied_and_filled_again(made: Cluster) -> None:
     made.check()
 
 
+def test_functions_come_with_the_first_slots(made: Cluster) -> None:
+    """Applications load them on every primary; a new one has none."""
+    code = "#!lua name=ours\nredis.register_function('twice', function(keys, args) return 2 * args[1] end)"
+    for index in range(made.shards):
+        made.admin(index).function_load(code)
+    try:
+        made.reshard("--empty", made.name(2))
+        made.admin(2).function_flush()
+        made.reshard("--rebalance")
+        key = key_in(min(made.owners()[2]), "s:any")
+        assert made.admin(2).fcall("twice", 1, key, 21) == 42
+    finally:
+        for index in range(made.shards):
+            made.admin(index).function_flush()
+
+
 def test_what_a_client_feels_is_measured(made: Cluster) -> None:
     moved = made.reshard("--from", made.name(0), "--to", made.name(1), "--slots", "300", "--probe")
     assert moved["longest_pause_ms"] > 0
@@ -115,6 +131,19 @@ def test_an_unfinished_one_can_be_abandoned(made: Cluster) -> None:
     assert len(made.owners()[2]) < before + 3000
     assert made.reshard()["moved_slots"] == 0
     made.reshard("--rebalance")
+    made.check()
+
+
+def test_an_unfinished_one_whose_shard_is_gone(made: Cluster) -> None:
+    """As where the file took the shard away meanwhile."""
+    note = next((made.run.folder / ".redkeep").glob("*/secrets.json")).parent / "reshard.json"
+    note.write_text(
+        '{"version": 1, "at": "2026-01-01T00:00:00+00:00", "request": "--rebalance", "slots": {"local:1": "5-9"}}'
+    )
+    made.run("reshard", "--yes").error(4, "to bring slots to local:1", "--rebalance", "--abandon")
+    made.run("reshard", "--rebalance", "--yes").error(4, "to bring slots to local:1")
+    made.reshard("--abandon")
+    assert not note.exists()
     made.check()
 
 
@@ -187,6 +216,9 @@ def test_wishes_that_make_no_sense(made: Cluster) -> None:
     run("reshard", "--empty", "nowhere:1", "--yes").error(2, "no such node: nowhere:1", made.name(0))
     run("reshard", "--from", made.name(0), "--to", made.name(1), "--slots", "16000", "--yes").error(
         2, "slots there"
+    )
+    run("reshard", "--from", made.name(0), "--to", made.name(0), "--slots", "1", "--yes").error(
+        2, "are the same shard"
     )
     run("reshard", "--rebalance", "--weight", f"{made.name(0)}=2").error(4, "nobody to ask")
     assert made.reshard()["moved_slots"] == 0

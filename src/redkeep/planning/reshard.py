@@ -118,8 +118,10 @@ def take(found: Sequence[Shard], sources: Sequence[str], target: str, count: int
     """
     givers = [s for s in found if s.name in sources and s.name != target]
     total = sum(s.count for s in givers)
+    if not givers:
+        raise ValueError(f"--from and --to are the same shard, that of {target}")
     if count > total:
-        raise ValueError(f"only {total} slots there")
+        raise ValueError(f"{count} slots are wanted, and only {total} slots there")
     taken = _apportioned(count, {s.name: float(s.count) for s in givers}, {s.name: s.count for s in givers})
     moves = [Move(s.name, target, _upper(s.slots, taken[s.name])) for s in givers if taken[s.name]]
     return tuple(moves)

@@ -7,7 +7,7 @@ the primaries are spread best. What stands against a replica is told in words; w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,18 @@ def leads(observed: Observed, node: DesiredNode) -> bool:
     return view.cluster is None or bool(view.cluster.me.slots)
 
 
+def check_known(desired: Desired, observed: Observed, nodes: Iterable[DesiredNode]) -> None:
+    """Raises ``RefusedError`` for a node that may lead for all we know: it is silent, and nobody leads in its place."""
+    for node in nodes:
+        others = [n for n in desired.servers if n.shard == node.shard]
+        if reachable(observed, node) is None and not any(leads(observed, n) for n in others):
+            raise RefusedError(
+                f"{node.name} does not answer, so nobody can tell whether it leads, and it cannot hand over",
+                where=f"shard {node.shard + 1}",
+                next="see redkeep status; a dead primary is replaced by the engine's own failover, then run it again",
+            )
+
+
 def followers(desired: Desired, observed: Observed, primary: DesiredNode) -> tuple[DesiredNode, ...]:
     """The replicas that say they follow it."""
     return tuple(n for n in desired.servers if n != primary and _follows(desired, observed, n, primary))
@@ -105,7 +117,10 @@ def choose(
         replicas = tuple(n for n in replicas if n.host != primary.host)
     if not replicas:
         place = " on another host" if elsewhere else ""
-        what = f"{to} is no replica of it" if to else f"it has no replica{place} that answers"
+        what = f"it has no replica{place} that answers"
+        if to is not None:
+            silent = reachable(observed, desired.node(to)) is None
+            what = f"{to} {'does not answer' if silent else 'is no replica of it'}"
         raise RefusedError(
             f"nobody can take over from {primary.name}: {what}", where=shard, next="see redkeep status"
         )

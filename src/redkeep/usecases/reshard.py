@@ -230,6 +230,8 @@ async def _goal(
     """The absolute form of the request, and whether it was decided on before."""
     if request.abandon:
         return goals.Goal("--abandon", {}), False
+    if unfinished is not None:
+        _still_there(sight, unfinished)
     if unfinished is not None and (str(request) in ("", unfinished.request) or _plan(sight, unfinished, ())):
         if str(request) not in ("", unfinished.request):
             raise RefusedError(
@@ -242,6 +244,17 @@ async def _goal(
         return goals.Goal("", {}), False
     moves = _moves(await counted(deployment.fleet, sight.desired, _shards(sight)), sight, request)
     return goals.Goal(str(request), planning.goals(moves)), False
+
+
+def _still_there(sight: Sight, unfinished: Goal) -> None:
+    """Raises ``RefusedError`` where a shard that was to get slots is gone: nobody can say where they shall go instead."""
+    gone = unfinished.slots.keys() - {n.name for n in sight.desired.servers}
+    if gone:
+        raise RefusedError(
+            f"an unfinished reshard was to bring slots to {', '.join(sorted(gone))}, not in this deployment any more",
+            where=f"since {unfinished.at}: redkeep reshard {unfinished.request}",
+            next="redkeep reshard --abandon forgets it and puts open slots right; then say what you want",
+        )
 
 
 def _unchanged(deployment: Deployment, known: Goal | None) -> None:
@@ -330,7 +343,7 @@ async def _whole(deployment: Deployment, emit: Emit) -> Sight:
             raise EngineError(
                 problem[0],
                 where=problem[1],
-                next="redkeep status shows more; where nothing runs yet, redkeep apply",
+                next="redkeep check tells what to do about it; where nothing runs yet, redkeep apply",
             )
         if not told:
             emit(Note(f"waiting: {problem[0]} ({problem[1]})"))
@@ -352,8 +365,10 @@ def _problem(desired: Desired, observed: Observed) -> tuple[str, str] | None:
     down = [n for n, v in seen.items() if not v.state_ok]
     served = {slot for v in seen.values() if v.me.is_primary for slot in in_ranges(v.me.slots)}
     missing = set(range(SLOTS)) - served - set(unsettled(seen))
+    if missing and not silent:
+        return f"{len(missing)} hash slots are nobody's", ranges_text(missing)[:80]
     if missing:
-        return f"{len(missing)} hash slots have no owner that answers", silent or ranges_text(missing)[:80]
+        return f"{len(missing)} hash slots have no owner that answers", silent
     return ("not every server says that the cluster is well", ", ".join(down)) if down else None
 
 

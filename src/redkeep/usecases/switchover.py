@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 from redkeep.errors import RefusedError, UsageError
 from redkeep.model.events import Approval, Approve, Emit, Note
 from redkeep.model.plan import Plan
-from redkeep.planning.switchover import Move, choose, displaced, hand_over_step, leads, primary_of
+from redkeep.planning.switchover import (
+    Move,
+    check_known,
+    choose,
+    displaced,
+    hand_over_step,
+    leads,
+    primary_of,
+)
 from redkeep.run.converge import Look, Outcome, converge
 from redkeep.run.deployment import Deployment, Sight, hosts_of
 from redkeep.run.lock import locked
@@ -174,7 +182,9 @@ def _sources(sight: Sight, what: str) -> list[DesiredNode]:
     """The primaries that ``what`` stands for; none for a node that is no primary, which is what is wanted."""
     desired = sight.desired
     if what in desired.hosts or what in {n.name for n in desired.servers}:
-        return [n for n in desired.servers if leads(sight.observed, n) and what in (n.name, n.host)]
+        named = [n for n in desired.servers if what in (n.name, n.host)]
+        check_known(desired, sight.observed, named)
+        return [n for n in named if leads(sight.observed, n)]
     return [_primary(sight, shard) for shard in sorted(_named(sight, what))]
 
 

@@ -111,6 +111,8 @@ def test_so_many_slots_come_from_the_sources_in_proportion(count: int) -> None:
 
 
 def test_more_slots_than_there_are() -> None:
+    with pytest.raises(ValueError, match="same shard, that of a"):
+        take(evenly(3), ["a"], "a", 1)
     with pytest.raises(ValueError, match="only 5461 slots there"):
         take(evenly(3, spare=1), ["a", "d"], "d", 5462)
 

@@ -24,6 +24,7 @@ from redkeep.model.topology import NodeView, Observed
 from redkeep.planning.switchover import (
     LAG_LIMIT,
     Move,
+    check_known,
     choose,
     displaced,
     followers,
@@ -139,6 +140,24 @@ def test_an_old_engine_cannot_hold_writes_alone() -> None:
 def test_a_dead_primary_is_no_planned_change() -> None:
     world = stop(UP["standalone"], ONE)
     assert primary_of(desired_of(PLAIN, world), observe(PLAIN, world), 0) is None
+
+
+def test_a_silent_node_may_lead_for_all_we_know() -> None:
+    """Unless somebody else leads in its place; a host whose primary hangs is not one without a primary."""
+    world = UP["cluster"]
+    desired = desired_of(CLUSTER, world)
+    primary = next(n for n in desired.servers if leads(observe(CLUSTER, world), n))
+    check_known(desired, observe(CLUSTER, world), [primary])
+    silent = observe(CLUSTER, stop(world, primary.name))
+    with pytest.raises(RefusedError, match=f"{primary.name} does not answer"):
+        check_known(desired, silent, [primary])
+    taken_over = observe(CLUSTER, stop(hand_over(world, primary.name), primary.name))
+    check_known(desired, taken_over, [primary])
+
+
+def test_a_named_replica_that_is_down_is_called_that() -> None:
+    with pytest.raises(RefusedError, match=f"{TWO} does not answer"):
+        chosen(PLAIN, observe(PLAIN, stop(UP["standalone"], TWO)), to=TWO)
 
 
 def test_in_a_cluster_everybody_knows_the_own_replica() -> None:

@@ -12,6 +12,7 @@ from redkeep.model.slots import in_ranges, parse_ranges
 from redkeep.planning.reshard import ATOMIC_PAUSE, way
 from redkeep.run.moving.atomic import atomically, until_idle
 from redkeep.run.moving.ends import end
+from redkeep.run.moving.functions import bring_functions
 from redkeep.run.moving.heavy import survey
 from redkeep.run.moving.settle import owned, settle
 from redkeep.run.moving.windows import by_windows
@@ -65,7 +66,7 @@ async def _move(context: Context, step: Step, stop: asyncio.Event) -> None:
             await until_idle(at, seconds=_OTHERS)
             slots = await owned(at, wanted)
             context.traffic.planned_slots -= len(wanted) - len(slots)
-            await _clear(context, source, target, slots)
+            await _ready(context, source, target, slots)
             whole, single = await _split(context, source, target, slots, at)
         if whole and not stop.is_set():
             async with context.traffic.by("atomic", source.name, target.name):
@@ -79,9 +80,14 @@ async def _move(context: Context, step: Step, stop: asyncio.Event) -> None:
                 await by_windows(context, source, target, sorted(single), stop)
 
 
-async def _clear(context: Context, source: DesiredNode, target: DesiredNode, slots: list[int]) -> None:
-    """What the target has of slots that are not its own yet goes back to the owner first, who may have it as well."""
-    async with end(context.fleet, target) as there:
+async def _ready(context: Context, source: DesiredNode, target: DesiredNode, slots: list[int]) -> None:
+    """The target has what the slots' keys need: the functions that applications call.
+
+    What it has of slots that are not its own yet goes back to the owner first, who may have it as well.
+    """
+    async with end(context.fleet, source) as here, end(context.fleet, target) as there:
+        if slots and await bring_functions(here, there):
+            context.note(f"{target.name} has the functions of {source.name} now: its first slots come")
         strays = [slot for slot, count in (await there.counts(slots)).items() if count]
     if strays:
         async with context.traffic.by("migrate", source.name, target.name):
