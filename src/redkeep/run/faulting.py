@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets as random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ class Prepared:
     faults: Mapping[str, Fault]
     name: str
     seconds: float
+    #: hosts on which the script that causes it has ended, well or not
+    over: set[str] = field(default_factory=set)
 
     async def cause(self) -> None:
         """Everywhere or nowhere. Raises ``RefusedError`` where a host cannot do it, ``HostError`` where it failed."""
@@ -49,7 +51,9 @@ class Prepared:
         )
         try:
             await self.deployment.fleet.hosts[host].run(script, timeout=120.0)
+            self.over.add(host)
         except CommandFailed as error:
+            self.over.add(host)
             said = error.output or error.what
             if faults.REFUSED in said:
                 raise RefusedError(
@@ -64,7 +68,11 @@ class Prepared:
             ) from error
 
     async def undo(self) -> None:
-        """On all of them, also where one cannot be reached: that one's timer does it."""
+        """On all of them, also where one cannot be reached: that one's timer does it.
+
+        Cut short while it was being caused, the script may go on there, where nobody hears of us any more: then the
+        timer has the last word.
+        """
         done = await asyncio.gather(*map(self._undo_on, self.faults), return_exceptions=True)
         for error in done:
             if isinstance(error, BaseException):
@@ -78,6 +86,7 @@ class Prepared:
             name=self.name,
             systemd=self.deployment.systemd,
             folder=self.deployment.layout.base,
+            over=host in self.over,
         )
         await self.deployment.fleet.hosts[host].run(script, timeout=60.0)
 

@@ -39,8 +39,13 @@ def armed(fault: Fault, *, name: str, seconds: float, systemd: bool, folder: str
     return f"set -e\n{timer}\n{fault.cause}"
 
 
-def undone(fault: Fault, *, name: str, systemd: bool, folder: str) -> str:
-    """Undoes the fault now, and takes the timer away. Twice in a row is fine."""
+def undone(fault: Fault, *, name: str, systemd: bool, folder: str, over: bool = True) -> str:
+    """Undoes the fault now, and takes the timer away. Twice in a row is fine.
+
+    ``over``: the script that causes it is known to have ended. Where it may still run, the timer stays and undoes it again.
+    """
+    if not over:
+        return fault.undo
     pid_file = _pid_file(folder, name)
     disarm = (
         f"systemctl stop {name}.timer 2>/dev/null || true"
@@ -78,20 +83,42 @@ def hang(process: Process) -> Fault:
     return Fault(f"{process.check}\nkill -STOP {process.pid}", undo)
 
 
+#: SSH as the file has it may be forwarded, or named by an alias: the session that we came by tells the host's own port
+#: (sshd(8), SSH_CONNECTION), also above sudo, which clears the environment.
+_OUR_SSH = r"""
+ssh={ports}
+p=$$
+while [ "${{p:-1}}" -gt 1 ]; do
+    found=$(tr '\0' '\n' </proc/$p/environ 2>/dev/null | sed -n 's/^SSH_CONNECTION=.* //p')
+    case $found in
+        '' | *[!0-9]*) p=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$p/status 2>/dev/null) || true ;;
+        *) ssh="$ssh $found"; break ;;
+    esac
+done
+rules=
+for port in $ssh; do
+    for chain in input output; do
+        rules="$rules add rule inet {table} $chain tcp sport $port accept; "
+        rules="$rules add rule inet {table} $chain tcp dport $port accept; "
+    done
+done
+"""
+
+
 def cut_off(processes: Iterable[Process], *, name: str, ssh_port: int) -> Fault:
     """A host that is gone: nothing in or out but SSH, and its servers killed once nobody can hear them end."""
     table = _table(name)
-    rules = "; ".join(
+    begin = "; ".join(
         f"add chain inet {table} {chain} {{ type filter hook {chain} priority -300; policy accept; }}; "
-        f"add rule inet {table} {chain} {interface} lo accept; "
-        f"add rule inet {table} {chain} tcp sport {ssh_port} accept; "
-        f"add rule inet {table} {chain} tcp dport {ssh_port} accept; "
-        f"add rule inet {table} {chain} drop"
+        f"add rule inet {table} {chain} {interface} lo accept"
         for chain, interface in (("input", "iifname"), ("output", "oifname"))
     )
-    fault = kill(processes)
+    end = "; ".join(f"add rule inet {table} {chain} drop" for chain in ("input", "output"))
+    ssh = _OUR_SSH.format(ports=ssh_port, table=table).strip()
     return Fault(
-        f"nft {shlex.quote(f'add table inet {table}; {rules}')}\n{fault.cause}", _unload(table), ("nft",)
+        f'{ssh}\nnft "add table inet {table}; {begin}; ${{rules}}{end}"\n{kill(processes).cause}',
+        _unload(table),
+        ("nft",),
     )
 
 
