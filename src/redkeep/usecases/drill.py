@@ -371,6 +371,18 @@ def history(spec: Spec, file: Path) -> list[dict[str, Any]]:
             document = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(document, dict) and "runs" in document:
+        if _is_record(document):
             found.append(document)
     return found
+
+
+def _is_record(document: Any) -> bool:
+    """Whether it has what a list of drills shows; somebody may have put something else there."""
+    words, numbers = ("began", "fault", "mode"), ("median_window_ms", "longest_window_ms", "lost")
+    return (
+        isinstance(document, dict)
+        and isinstance(document.get("runs"), list)
+        and all(isinstance(run, dict) for run in document["runs"])
+        and all(isinstance(document.get(w), str) for w in words)
+        and all(isinstance(document.get(n), int | float) for n in numbers)
+    )

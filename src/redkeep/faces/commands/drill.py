@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +94,12 @@ def drill(
     if groups is not None and "partition" not in kinds:
         raise UsageError(
             "only a partition has groups", where="redkeep drill --groups", next="redkeep drill partition"
+        )
+    if html is not None and not (html.parent.is_dir() and os.access(html.parent, os.W_OK)):
+        raise UsageError(
+            "the report could not be written there",
+            where=f"--html {html}",
+            next=f"make the folder {html.parent}, or name another place; nothing was broken",
         )
     wanted = use_case.Wanted(kinds, target, runs, hold, rate, keep, groups, client)
     before = use_case.history(spec, file)
