@@ -172,6 +172,9 @@ def test_what_is_refused_whatever_is_said(sentinel: Here, cluster: Here) -> None
     )
     sentinel.run("drill", "full-disk", "--yes").error(4, "this machine's own disk")
     cluster.run("drill", "sentinel-kill", "--yes").error(2, "no sentinel to break")
+    later = cluster.run("drill", "replica-kill", "sentinel-kill", "--yes")
+    later.error(2, "no sentinel to break")
+    assert "run 1" not in later.stderr, "what cannot be done later is not begun"
     cluster.run("drill", "primary-kil", "--yes").error(2, "no such fault: primary-kil", "primary-kill")
     cluster.run("drill", "--yes").error(2, "a fault, or --history")
     cluster.run("drill", "partition", "--groups", "local/b", "--yes").error(2, "no such host: b")

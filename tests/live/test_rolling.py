@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ def test_restart_on_request(tmp_path: Path) -> None:
         assert [(s["action"], s["node"]) for s in steps] == [("restart", f"local:{replica}")]
         changed = {port for port, run_id in run_ids(site).items() if run_id != before[port]}
         assert changed == {replica}
+        # cut off before it, and another one is named then: both, and nobody whom the first one was through with
+        first, second = (f"local:{port}" for port in site.sentinels[:2])
+        record = site.run.folder / ".redkeep" / site.name / "restart.json"
+        run_id = site.admin(site.sentinels[0]).info("server")["run_id"]
+        record.write_text(json.dumps({first: run_id, f"local:{replica}": "gone already"}))
+        steps = site.run("restart", second, f"local:{replica}", "--yes", "--json").ok().json["steps"]
+        assert [s["node"] for s in steps if s["action"] == "restart"] == [first, second]
+        assert not record.exists()
         site.run("restart", "elsewhere", "--yes").error(2, "no such node or host: elsewhere")
         until(lambda: site.run("restart", f"local:{replica}").error(4, "not approved"))
     finally:

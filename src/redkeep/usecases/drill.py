@@ -78,8 +78,10 @@ async def drill(
     ):
         sight = await deployment.look()
         deployment.require_all(sight)
-        target = _target(deployment, sight, wanted.faults[0], wanted)
-        await _consent(approve, spec, wanted, target)
+        targets = [_target(deployment, sight, kind, wanted) for kind in wanted.faults]
+        for target in targets:  # what cannot be done later is not begun
+            prepare(deployment, sight, target)
+        await _consent(approve, spec, wanted, targets[0])
         runs: list[Run] = []
         began = datetime.now(UTC)
         async with locked(hosts_of(deployment), purpose="drill"), _crashes_allowed(deployment):

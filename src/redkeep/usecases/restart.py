@@ -59,17 +59,21 @@ async def restart(
     begun = time.monotonic()
     async with opened(spec, file, keep=True, accept_key=key_question(approve)) as deployment:
         sight = await _settled(deployment)
-        left = _unfinished(deployment, sight)
+        named = _named(sight, wanted)
+        noted, left = _noted(deployment), _unfinished(deployment, sight)
         if left:
             emit(Note(f"an earlier restart was cut off; going on with {', '.join(left)}"))
-        deployment.renew = left or _run_ids(sight, _named(sight, wanted))
+            # whom it was about and is through with, is not restarted twice; whoever is named now beside them is
+            named = [n for n in named if wanted and n not in noted]
+        deployment.renew = left | _run_ids(sight, named)
         sight = await deployment.look()
         plan = whole_plan(sight.desired, sight.observed)
         show(planned(deployment, sight))
         count = len(list(plan))
         if not await approve(Approval("ordinary", f"carry out these {count} steps?")):
             raise RefusedError("nothing was done: the restart was not approved", next="run it again")
-        deployment.vault.write(RECORD, json.dumps(dict(deployment.renew)).encode())
+        begun_for = (noted if left else {}) | dict(deployment.renew)
+        deployment.vault.write(RECORD, json.dumps(begun_for).encode())
         names = tuple(deployment.renew)
         outcome, _, checks = await carry_through(deployment, approve, emit, command="restart")
         deployment.vault.remove(RECORD)
@@ -106,14 +110,15 @@ def _run_ids(sight: Sight, names: Sequence[str]) -> dict[str, str]:
     return {name: view.run_id for name, view in views.items() if view is not None}
 
 
-def _unfinished(deployment: Deployment, sight: Sight) -> dict[str, str]:
-    """What an earlier run wrote down and did not come to."""
-    text = deployment.vault.read(RECORD)
-    if text is None:
-        return {}
+def _noted(deployment: Deployment) -> dict[str, str]:
+    """The last request that was begun: node -> the run ID that is to be gone."""
     try:
-        noted = dict(json.loads(text))
-    except ValueError:
-        return {}
+        return {str(k): str(v) for k, v in dict(json.loads(deployment.vault.read(RECORD) or b"{}")).items()}
+    except (ValueError, TypeError):
+        return {}  # damaged: nobody is restarted for it
+
+
+def _unfinished(deployment: Deployment, sight: Sight) -> dict[str, str]:
+    """What of it was not come to."""
     now = _run_ids(sight, [n.name for n in sight.desired.nodes])
-    return {name: run_id for name, run_id in noted.items() if now.get(name) == run_id}
+    return {name: run_id for name, run_id in _noted(deployment).items() if now.get(name) == run_id}

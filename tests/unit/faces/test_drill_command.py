@@ -46,3 +46,8 @@ def test_a_place_for_the_report_that_is_not_there(run: Redkeep) -> None:
     run("drill", "primary-kill", "--html", str(place), "--yes").error(
         2, "could not be written there", str(place), "nothing was broken"
     )
+
+
+def test_a_sequence_names_its_faults(run: Redkeep) -> None:
+    run("drill", "sequence", "--yes").error(2, "a sequence of which faults?")
+    run("drill", "sequence", "primary-kill", "luck", "--yes").error(2, "no such fault: luck")

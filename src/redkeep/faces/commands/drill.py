@@ -78,6 +78,14 @@ def drill(
     verbose: VerboseOption = False,
 ) -> None:
     """Break the deployment on purpose, and measure what clients saw."""
+    if faults and faults[0] == "sequence":
+        faults = faults[1:]
+        if len(faults) < 2:
+            raise UsageError(
+                "a sequence of which faults?",
+                where="redkeep drill sequence",
+                next="redkeep drill sequence primary-kill replica-kill; the first word may be left out",
+            )
     if history == bool(faults):
         raise UsageError(
             "a fault, or --history",
