@@ -34,11 +34,16 @@ class Terminal:
 
 
 def _nobody(approval: Approval) -> RefusedError:
+    """An error has three lines, and so have risks: what, where, and what to do instead."""
+    lines = [line.strip() for line in approval.detail.splitlines()]
+    what, where = approval.text, "; ".join(lines)
     if approval.kind == "ordinary":
         hint = "run it with --yes, or at a terminal"
+    elif len(lines) == 3:
+        what, where, hint = lines
     else:
         hint = approval.file_hint or "run it at a terminal; --yes does not answer this"
-    return RefusedError(f"not approved, and nobody to ask: {approval.text}", where=approval.detail, next=hint)
+    return RefusedError(f"not approved, and nobody to ask: {what}", where=where, next=hint)
 
 
 async def _line() -> str:

@@ -34,11 +34,12 @@ async def work(approve, emit):
         import asyncio
         emit(Note("sleeping"))
         await asyncio.sleep(60)
-    if not await approve(Approval(KIND, "Go on?", "It is far.", "write accept_risk: true")):
+    detail = "It is far.\\nfrom here\\ngo elsewhere" if "--far" in sys.argv else "It is far."
+    if not await approve(Approval(KIND, "Go on?", detail, "write accept_risk: true")):
         raise RefusedError("not approved")
 
 @commandline.app.command()
-def work_command(yes: bool = False, json: bool = False):
+def work_command(yes: bool = False, json: bool = False, far: bool = False):
     session.run(work, yes=yes)
     output.out("worked")
 
@@ -200,6 +201,27 @@ def test_nobody_to_ask(kind: str, yes: bool, hint: str, tmp_path: Path) -> None:
     done = use_case(kind, *(["--yes"] if yes else []), cwd=tmp_path)
     assert done.returncode == 4
     assert done.stderr.splitlines()[-3:] == ["not approved, and nobody to ask: Go on?", "It is far.", hint]
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("risk", ["not approved, and nobody to ask: It is far.", "from here", "go elsewhere"]),
+        (
+            "ordinary",
+            [
+                "not approved, and nobody to ask: Go on?",
+                "It is far.; from here; go elsewhere",
+                "run it with --yes, or at a terminal",
+            ],
+        ),
+    ],
+)
+def test_nobody_to_ask_about_what_takes_more_lines(kind: str, error: list[str], tmp_path: Path) -> None:
+    done = use_case(kind, "--far", cwd=tmp_path)
+    assert done.returncode == 4
+    lines = done.stderr.splitlines()
+    assert lines[lines.index("half way") + 1 :] == error
 
 
 @pytest.mark.parametrize(("answer", "status"), [("yes", 0), ("no", 4), ("", 4)])
