@@ -251,7 +251,9 @@ def test_asks_at_a_terminal(answer: str, status: int, tmp_path: Path) -> None:
 def _read_until(descriptor: int, text: str) -> str:
     seen = ""
     while text not in seen:
-        seen += os.read(descriptor, 4096).decode()
+        chunk = os.read(descriptor, 4096).decode()
+        assert chunk, f"it ended: {seen}"
+        seen += chunk
     return seen
 
 
