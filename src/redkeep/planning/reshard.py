@@ -138,6 +138,15 @@ def towards(found: Sequence[Shard], wanted: Mapping[str, Iterable[int]]) -> tupl
     return tuple(Move(a, b, to_ranges(slots)) for (a, b), slots in moves.items())
 
 
+def emptied(found: Iterable[Shard], moves: Iterable[Move]) -> tuple[str, ...]:
+    """Shards that have no slot left afterwards."""
+    change: dict[str, int] = {}
+    for move in moves:
+        change[move.source] = change.get(move.source, 0) - move.count
+        change[move.target] = change.get(move.target, 0) + move.count
+    return tuple(s.name for s in found if s.count and s.count + change.get(s.name, 0) <= 0)
+
+
 def goals(moves: Iterable[Move]) -> dict[str, tuple[SlotRange, ...]]:
     """The absolute form of moves: which slots each target shall have in the end, whoever has them now."""
     found: dict[str, list[int]] = {}
@@ -188,6 +197,26 @@ def unsettled(seen: Mapping[str, ClusterView]) -> tuple[int, ...]:
     given = {slot for v in primaries for n in v.nodes if n.id in ids for slot in in_ranges(n.slots)}
     found |= {slot for slot, count in claims.items() if count > 1} | (given - claims.keys())
     return tuple(sorted(found))
+
+
+def merged(desired: Desired, observed: Observed) -> Iterator[str]:
+    """Shards of the file that are none any more, in lines: who gave the last slot away became a replica of who took it
+    (``cluster-allow-replica-migration``). ``reshard`` avoids that; other tools do not."""
+    seen = views(desired, observed)
+    names = {view.my_id: name for name, view in seen.items()}
+    for shard in range(desired.spec.shards):
+        mine = [n.name for n in desired.servers if n.shard == shard]
+        known = [seen[n] for n in mine if n in seen]
+        if len(known) < len(mine) or any(v.me.is_primary for v in known):
+            continue
+        leaders = {names.get(v.me.primary_id, "") for v in known}
+        if leaders & set(mine) or "" in leaders:
+            continue
+        yield (
+            f"shard {shard + 1} is none any more, since it was emptied: {', '.join(mine)} follow{'s' * (len(mine) == 1)} "
+            f"{', '.join(sorted(leaders))}. To have it again: CLUSTER RESET SOFT there, then redkeep apply, then "
+            "redkeep reshard --rebalance"
+        )
 
 
 def primary_of(name: str, desired: Desired, observed: Observed) -> DesiredNode | None:

@@ -15,6 +15,7 @@ from redkeep.planning.leveling import Freight, copying, freight
 from redkeep.planning.placing.safety import check_firewall
 from redkeep.planning.placing.secgroup import Rule, security_group_rules
 from redkeep.planning.placing.survival import Survival, refusal, survives
+from redkeep.planning.reshard import merged
 from redkeep.planning.room import check_room, evictions, tight
 from redkeep.planning.switchover import suggestions
 from redkeep.planning.upgrade import suggested_restarts
@@ -117,6 +118,7 @@ def planned(deployment: Deployment, sight: Sight) -> Planned:
             *suggestions(sight.desired, sight.observed, read_targets(deployment.vault)),
             *_unfinished(deployment),
             *suggested_restarts(sight.desired, sight.observed),
+            *(merged(sight.desired, sight.observed) if spec.mode == "cluster" else ()),
         ),
         moves=freight(sight.desired, sight.observed),
         copies=copying(sight.desired, sight.observed, steps),

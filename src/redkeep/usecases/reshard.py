@@ -25,6 +25,7 @@ from redkeep.run.lock import locked
 from redkeep.run.moving import goal as goals
 from redkeep.run.moving.counting import counted, strays
 from redkeep.run.moving.feel import Felt, felt
+from redkeep.run.moving.staying import staying
 from redkeep.run.moving.traffic import MAX_LATENCY, Traffic
 from redkeep.run.opening import opened
 from redkeep.run.sessions import key_question
@@ -201,24 +202,28 @@ async def _carry_out(
 
     first = await look("")
     begun = time.monotonic()
-    async with _probing(deployment, sight, first.plan, wanted=limits.probe) as measured:
-        journal = deployment.journal("reshard")
-        await converge(first, look, emit=emit, journal=journal, outcome=Outcome(), actions=ACTIONS)
-        seconds = time.monotonic() - begun
-    checks = await verify(deployment, sight, seconds=_READY_LIMIT)
+    async with staying(deployment, sight, planning.emptied(_shards(sight), _left(sight, goal))):
+        async with _probing(deployment, sight, first.plan, wanted=limits.probe) as measured:
+            journal = deployment.journal("reshard")
+            await converge(first, look, emit=emit, journal=journal, outcome=Outcome(), actions=ACTIONS)
+            seconds = time.monotonic() - begun
+        checks = await verify(deployment, sight, seconds=_READY_LIMIT)
     return Resharded(traffic, seconds, tuple(checks), measured)
 
 
 def _plan(sight: Sight, goal: Goal, stray: Sequence[int]) -> Plan:
     """First what is open, then what is left of the goal."""
-    desired, observed = sight.desired, sight.observed
-    wanted = {_shard(name, sight): in_ranges(ranges) for name, ranges in goal.slots.items()}
-    moves = towards(planning.shards(desired, observed), wanted)
     steps = [
-        *planning.settling(desired, observed, also=stray),
-        *planning.moving(desired, moves, why=f"redkeep reshard {goal.request}"),
+        *planning.settling(sight.desired, sight.observed, also=stray),
+        *planning.moving(sight.desired, _left(sight, goal), why=f"redkeep reshard {goal.request}"),
     ]
     return Plan.of(steps)
+
+
+def _left(sight: Sight, goal: Goal) -> tuple[Move, ...]:
+    """What is left of the goal."""
+    wanted = {_shard(name, sight): in_ranges(ranges) for name, ranges in goal.slots.items()}
+    return towards(_shards(sight), wanted)
 
 
 # What is wanted -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redkeep.model.slots import SLOTS, even_shares, in_ranges, parse_ranges, ranges_text, to_ranges
-from redkeep.planning.reshard import Move, Shard, empty, goals, rebalance, take, towards
+from redkeep.planning.reshard import Move, Shard, emptied, empty, goals, rebalance, take, towards
 
 
 def evenly(count: int, *, keys: int = 0, spare: int = 0) -> list[Shard]:
@@ -108,6 +108,14 @@ def test_so_many_slots_come_from_the_sources_in_proportion(count: int) -> None:
     assert there[3].count == count
     assert there[2].count == found[2].count
     assert abs(there[0].count - there[1].count) <= 2
+
+
+def test_who_has_nothing_left() -> None:
+    found = evenly(3, spare=1)
+    assert emptied(found, empty(found, "b")) == ("b",)
+    assert emptied(found, rebalance(found)) == ()
+    assert emptied(found, take(found, ["a", "c"], "d", found[0].count + found[2].count)) == ("a", "c")
+    assert emptied(found, ()) == (), "one that had none before is not emptied"
 
 
 def test_more_slots_than_there_are() -> None:

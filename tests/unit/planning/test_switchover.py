@@ -21,6 +21,7 @@ from redkeep.errors import RefusedError
 from redkeep.model.engine import Engine, Version
 from redkeep.model.spec import Spec
 from redkeep.model.topology import NodeView, Observed
+from redkeep.planning.reshard import merged
 from redkeep.planning.switchover import (
     LAG_LIMIT,
     Move,
@@ -199,6 +200,20 @@ def test_primaries_that_have_gathered_are_spread_again() -> None:
     (line,) = suggestions(desired, observed)
     assert f"host {moved.host} has 2 of 3 primaries" in line
     assert "redkeep switchover --restore" in line
+
+
+def test_a_shard_that_was_emptied_and_is_none_any_more_is_said() -> None:
+    world = UP["cluster"]
+    desired, observed = desired_of(CLUSTER, world), observe(CLUSTER, world)
+    assert list(merged(desired, observed)) == []
+    other = next(s.id for s in world.servers.values() if s.slots)
+    last = [n.name for n in desired.servers if n.shard == 2]
+    assert other not in {world.servers[n].id for n in last}
+    for name in last:
+        world = world.having(name, slots=(), follows=other)
+    (line,) = merged(desired, observe(CLUSTER, world))
+    assert line.startswith(f"shard 3 is none any more, since it was emptied: {', '.join(last)} follow ")
+    assert list(merged(desired, observe(CLUSTER, stop(world, last[0])))) == [], "not seen is not known"
 
 
 def test_what_was_cut_off_is_said() -> None:

@@ -28,8 +28,7 @@ async def bring_functions(source: End, target: End) -> bool:
         return False
     (payload,) = await source.all([("FUNCTION", "DUMP")])
     try:
-        # another source may be at it at the same moment, with the same functions
-        await target.all([("FUNCTION", "RESTORE", payload, "REPLACE")])
+        await target.all([("FUNCTION", "RESTORE", payload)])
     except ReplyError as error:
         raise EngineError(
             f"{target.name} cannot load the functions of {source.name}: {error.what}",

@@ -37,6 +37,8 @@ class Traffic:
     arrivals: dict[str, asyncio.Semaphore] = field(
         default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(ARRIVALS))
     )
+    #: of targets that get what their first slots need
+    doors: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     planned_slots: int = 0
     moved_slots: int = 0
     moved_keys: int = 0

@@ -86,8 +86,9 @@ async def _ready(context: Context, source: DesiredNode, target: DesiredNode, slo
     What it has of slots that are not its own yet goes back to the owner first, who may have it as well.
     """
     async with end(context.fleet, source) as here, end(context.fleet, target) as there:
-        if slots and await bring_functions(here, there):
-            context.note(f"{target.name} has the functions of {source.name} now: its first slots come")
+        async with context.traffic.doors[target.name]:
+            if slots and await bring_functions(here, there):
+                context.note(f"{target.name} has the functions of {source.name} now: its first slots come")
         strays = [slot for slot, count in (await there.counts(slots)).items() if count]
     if strays:
         async with context.traffic.by("migrate", source.name, target.name):
