@@ -15,6 +15,7 @@ from redis import Redis
 
 from redkeep.model.slots import hash_tag
 from tests.cli import Redkeep
+from tests.live.site import Site
 from tests.live.writer import Target, Writer, connect
 from tests.ports import free_block
 
@@ -324,3 +325,30 @@ def _gone(process: int) -> None:
     while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{process}").exists()
+
+
+def test_a_replica_that_hangs_hides_nobody_s_promotion(tmp_path: Path) -> None:
+    """Asked one after the other, it keeps the tool from seeing that another one was promoted, until the Sentinels are
+    through: the old primary would be let go, and lose what it acknowledges from then on."""
+    site = Site(tmp_path, "sentinel", 3)
+    site.write("replicas: 2\n")
+    try:
+        site.apply()
+        hung = int(site.admin(site.port + 1).info("server")["process_id"])
+        target = Target(
+            "sentinel", tuple(site.servers), site.password(), tuple(site.sentinels), site.name, ("a",)
+        )
+        with Writer(lambda: connect(target), target.tags) as writer:
+            writer.moves_on()
+            os.kill(hung, signal.SIGSTOP)
+            try:
+                told = site.run("switchover", "--yes", "--json")
+            finally:
+                os.kill(hung, signal.SIGCONT)
+            assert told.ok().json["to"] == f"local:{site.port + 2}"
+            writer.moves_on()
+        assert writer.lost() == []
+        roles = site.roles()
+        assert [port for port, role in roles.items() if role == "master"] == [site.port + 2], roles
+    finally:
+        site.destroy()

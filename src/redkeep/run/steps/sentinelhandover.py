@@ -40,6 +40,8 @@ AGE_MS = 790
 TRIPS = 5.5
 #: Seconds that this moment is waited for; it comes every ten.
 STEP_LIMIT = 12.0
+#: Seconds after which nobody waits for a promotion any more.
+PROMOTION_LIMIT = 120.0
 #: Seconds for the other Sentinels to hear of it; should they not, clients find out by themselves.
 TOLD_LIMIT = 2.0
 #: Seconds between two looks while writes are held.
@@ -52,7 +54,7 @@ async def by_sentinels(context: Context, old: DesiredNode, new: DesiredNode) -> 
     async with _preferred(context, new):
         await _seen_by(context, asked, new)
         await _in_step(context, asked, new)
-        promoted = await _held(context, asked, old)
+        promoted = await _held(context, asked, old, new)
     if promoted != new:
         raise EngineError(
             f"the Sentinels promoted {promoted.name}, not {new.name}; nothing was lost by it",
@@ -61,8 +63,8 @@ async def by_sentinels(context: Context, old: DesiredNode, new: DesiredNode) -> 
         )
 
 
-async def _held(context: Context, asked: DesiredNode, old: DesiredNode) -> DesiredNode:
-    await _held_until_equal(context, old)
+async def _held(context: Context, asked: DesiredNode, old: DesiredNode, new: DesiredNode) -> DesiredNode:
+    await _held_until_equal(context, old, new)
     try:
         await context.fleet.call(old, "CLIENT", "PAUSE", CHANGE_MS, "WRITE")
         await context.fleet.call(asked, "SENTINEL", "FAILOVER", context.desired.spec.name)
@@ -193,15 +195,22 @@ async def _preferred(context: Context, new: DesiredNode) -> AsyncIterator[None]:
 async def _prefer(context: Context, first: DesiredNode | None) -> None:
     """All others get what the deployment file says, also one that an earlier run, cut off, had put first."""
     name = "replica-priority"
-    for node in context.desired.servers:
+
+    async def one(node: DesiredNode) -> None:
         wanted = "1" if node == first else node.settings.get(name, "100")
-        try:
-            await context.fleet.call(node, "CONFIG", "SET", name, wanted)
-        except WireError as error:
-            if node == first:
-                raise
-            context.fleet.drop(node)
-            context.note(f"{node.name}: {name} was not set to {wanted}: {error.what}")
+        for last in (False, True):  # Sentinels close all connections of a server whose role they change
+            try:
+                await context.fleet.call(node, "CONFIG", "SET", name, wanted)
+                return
+            except WireError as error:
+                if node == first:
+                    raise
+                context.fleet.drop(node)
+                if last or "no answer" in error.what:
+                    context.note(f"{node.name}: {name} was not set to {wanted}: {error.what}")
+                    return
+
+    await asyncio.gather(*map(one, context.desired.servers))
 
 
 async def _seen_by(context: Context, sentinel: DesiredNode, new: DesiredNode) -> None:
@@ -244,20 +253,26 @@ def _may_be_promoted(entry: dict[str, str]) -> bool:
     )
 
 
-async def _held_until_equal(context: Context, old: DesiredNode) -> None:
+async def _held_until_equal(context: Context, old: DesiredNode, new: DesiredNode) -> None:
     """Writes are held, and every replica that has a link has every byte. Otherwise they go on, and it is refused."""
-    replicas = [n for n in context.desired.present if n != old and await _linked(context, n)]
+    others = [n for n in context.desired.present if n != old]
+    linked = await asyncio.gather(*(_linked(context, n) for n in others))
+    replicas = [n for n, up in zip(others, linked, strict=True) if up]
+    if new not in replicas:
+        raise _refused(old, f"{new.name} has no link to it")
     await context.fleet.call(old, "CLIENT", "PAUSE", CATCH_UP_MS, "WRITE")
     deadline = asyncio.get_running_loop().time() + CATCH_UP_MS / 1000 * 0.8
     try:
         while True:
             mine = int(str((await role_of(context, old))[1]))
             theirs = await asyncio.gather(*(_offset(context, n) for n in replicas))
+            if (
+                asyncio.get_running_loop().time() > deadline
+            ):  # what was written since the hold ended, none may have
+                lacking = max(0, *(mine - offset for offset in theirs))
+                raise _refused(old, f"its replicas did not catch up in time, {lacking} bytes are lacking")
             if all(offset >= mine for offset in theirs):
                 return
-            if asyncio.get_running_loop().time() > deadline:
-                lacking = max(mine - offset for offset in theirs)
-                raise _refused(old, f"its replicas did not catch up in time, {lacking} bytes are lacking")
             await asyncio.sleep(POLL)
     except BaseException:
         await _let_go(context, old)
@@ -292,22 +307,61 @@ async def _insist(context: Context, node: DesiredNode, *words: str) -> None:
 
 
 async def _promoted(context: Context, asked: DesiredNode, old: DesiredNode) -> DesiredNode:
-    """The replica that has become the primary. As long as the Sentinel is at it, writes stay held."""
+    """The replica that has become the primary. As long as the Sentinel is at it, writes stay held.
+
+    Each is asked by itself: one that hangs must not keep us from seeing another one's promotion.
+    """
     loop = asyncio.get_running_loop()
-    replicas = [n for n in context.desired.present if n != old]
-    renewed = loop.time()
-    while True:
-        for node in replicas:
-            with contextlib.suppress(WireError):
-                if (await role_of(context, node))[:1] == [b"master"]:
-                    return node
-        if loop.time() - renewed > CHANGE_MS / 3000:
-            if "failover_in_progress" not in await _flags(context, asked):
+    begun = renewed = loop.time()
+    asking = {asyncio.create_task(_until_primary(context, n)): n for n in context.desired.present if n != old}
+    try:
+        while True:
+            done, _ = await asyncio.wait(
+                asking, timeout=CHANGE_MS / 3000, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                if task.exception() is None:
+                    return asking[task]
+                del asking[task]
+            if loop.time() - renewed < CHANGE_MS / 3000:
+                continue
+            if await _given_up(context, asked, old):
                 await _let_go(context, old)
                 raise _refused(old, "the Sentinels gave it up")
+            if loop.time() - begun > PROMOTION_LIMIT:
+                await _let_go(context, old)
+                raise EngineError(
+                    f"no replica was promoted within {PROMOTION_LIMIT:.0f} s; writes go on where they were",
+                    where=f"{asked.name}: SENTINEL MASTER {context.desired.spec.name}",
+                    next="look at redkeep status and redkeep check, then run it again",
+                )
             await context.fleet.call(old, "CLIENT", "PAUSE", CHANGE_MS, "WRITE")
             renewed = loop.time()
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _until_primary(context: Context, node: DesiredNode) -> None:
+    """On another connection where this one ends: Sentinels close those of a server that they promote."""
+    while True:
+        try:
+            if (await role_of(context, node))[:1] == [b"master"]:
+                return
+        except WireError:
+            context.fleet.drop(node)
         await asyncio.sleep(POLL)
+
+
+async def _given_up(context: Context, asked: DesiredNode, old: DesiredNode) -> bool:
+    """The Sentinel is no longer at it, and still names the old one. Where it cannot be asked, nobody knows."""
+    try:
+        idle = "failover_in_progress" not in await _flags(context, asked)
+        return idle and await _named_by(context, asked) == old
+    except WireError:
+        context.fleet.drop(asked)
+        return False
 
 
 async def _demoted(context: Context, old: DesiredNode, new: DesiredNode) -> None:
