@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redkeep.errors import EngineError, RefusedError, UsageError
+from redkeep.errors import EngineError, NodeUnreachable, RefusedError, UsageError
 from redkeep.model.events import Approval, Approve, Emit, Note
 from redkeep.model.plan import Plan
 from redkeep.model.slots import SLOTS, in_ranges, parse_ranges, ranges_text
@@ -205,7 +205,13 @@ async def _carry_out(
     async with staying(deployment, sight, planning.emptied(_shards(sight), _left(sight, goal))):
         async with _probing(deployment, sight, first.plan, wanted=limits.probe) as measured:
             journal = deployment.journal("reshard")
-            await converge(first, look, emit=emit, journal=journal, outcome=Outcome(), actions=ACTIONS)
+            try:
+                await converge(first, look, emit=emit, journal=journal, outcome=Outcome(), actions=ACTIONS)
+            except NodeUnreachable as error:
+                error.next = (
+                    "once it is back, or a replica has taken over, redkeep reshard goes on where it stopped"
+                )
+                raise
             seconds = time.monotonic() - begun
         checks = await verify(deployment, sight, seconds=_READY_LIMIT)
     return Resharded(traffic, seconds, tuple(checks), measured)
