@@ -48,6 +48,13 @@ class Slot:
     def importing(self) -> None:
         self.target.execute_command("CLUSTER", "SETSLOT", self.number, "IMPORTING", self.source_id)
 
+    def importing_from_nobody(self) -> None:
+        """The target knows no owner of it, and hears of none: as when the source died and its replica took over."""
+        with self.target.pipeline(transaction=True) as together:
+            together.execute_command("CLUSTER", "DELSLOTS", self.number)
+            together.execute_command("CLUSTER", "SETSLOT", self.number, "IMPORTING", self.source_id)
+            together.execute()
+
     def migrating(self) -> None:
         self.source.execute_command("CLUSTER", "SETSLOT", self.number, "MIGRATING", self.target_id)
 
@@ -109,6 +116,20 @@ def test_importing_at_the_destination_without_a_key_there(made: Cluster) -> None
     slot.importing()
     assert healed(made)["settled_slots"] == 1
     assert made.owner_of(slot.number) == 0
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["open at both sides", "at the destination only"])
+def test_a_destination_that_knows_no_owner(made: Cluster, marked: bool) -> None:
+    """It answers CLUSTERDOWN to everybody who asks for the slot's keys."""
+    slot = Slot(made)
+    slot.importing()
+    slot.migrating()
+    slot.move(*slot.keys[:2])
+    slot.importing_from_nobody()
+    if not marked:
+        slot.lose_marks(slot.source)
+    assert healed(made)["settled_slots"] == 1
+    assert made.owner_of(slot.number) == (1 if marked else 0)
 
 
 def test_open_at_both_sides(made: Cluster) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redkeep.errors import EngineError, NodeUnreachable, ReplyError
+from redkeep.model.slots import in_ranges
 from redkeep.wire.client import Client, Login
 from redkeep.wire.replies import cluster_view, info, text
 
@@ -63,6 +64,17 @@ class End:
     async def view(self) -> ClusterView:
         return cluster_view(*await self.all([("CLUSTER", "NODES"), ("CLUSTER", "INFO")]))
 
+    async def learn(self, owner: str, slots: Sequence[int]) -> None:
+        """It takes this node as the owner of the slots, where it does not already, or owns them itself.
+
+        Of slots that it imports it hears no news (``clusterUpdateSlotsConfigWith``): when their owner died and a replica
+        took over, it knows of no owner any more, and answers CLUSTERDOWN to whoever asks for their keys.
+        """
+        view = await self.view()
+        known = {s for n in view.nodes if n.id == owner for s in in_ranges(n.slots)}
+        known.update(in_ranges(view.me.slots))
+        await self.all([("CLUSTER", "SETSLOT", s, "NODE", owner) for s in slots if s not in known])
+
 
 @dataclass
 class Road:
@@ -81,6 +93,7 @@ class Road:
 
     async def mark(self, slots: Sequence[int]) -> None:
         """From now on clients look for a missing key of these slots at the target."""
+        await self.target.learn(self.source.id, slots)
         await self.target.all([("CLUSTER", "SETSLOT", s, "IMPORTING", self.source.id) for s in slots])
         await self.source.all([("CLUSTER", "SETSLOT", s, "MIGRATING", self.target.id) for s in slots])
 

@@ -137,12 +137,9 @@ async def _bring_strays(
         return
     found = scene.ends[holder]
     # A server takes MIGRATE for a slot that it imports, wherever it goes; one that believes to own it takes it anyway.
-    marks = [
-        ("CLUSTER", "SETSLOT", s, "IMPORTING", scene.ends[owner].id)
-        for s in held
-        if not scene.owns(holder, s)
-    ]
-    await found.all(marks)
+    foreign = [s for s in held if not scene.owns(holder, s)]
+    await found.learn(scene.ends[owner].id, foreign)
+    await found.all([("CLUSTER", "SETSLOT", s, "IMPORTING", scene.ends[owner].id) for s in foreign])
     way = Road(found, scene.ends[home], context.fleet.login or Login())
     await _bring(context, way, held, owner_is_source=False)
 
