@@ -49,6 +49,40 @@ def test_no_password_is_fine_for_this_machine_alone(binary: Binary, tmp_path: Pa
         assert not doctor(server).of("no-password")
 
 
+@pytest.mark.parametrize(
+    "config",
+    ['rename-command PING ""\n', "user default on nopass ~* &* +@all -ping\n"],
+    ids=["renamed", "forbidden"],
+)
+def test_no_password_where_a_stranger_gets_no_pong(binary: Binary, tmp_path: Path, config: str) -> None:
+    with running(binary, tmp_path, FOR_OTHERS + config) as server:
+        found = doctor(server).only("no-password")
+        assert "INFO without a password was answered" in found.evidence
+        assert "no password is set" in doctor(server).only("protected-mode-off").evidence
+        server.client().config_set("requirepass", STRONG)
+        told = doctor(server, password=STRONG)
+        assert not told.of("no-password") + told.of("protected-mode-off")
+
+
+def test_health_checks_without_a_password_are_fine(binary: Binary, tmp_path: Path) -> None:
+    """Protected mode would turn everybody away, since the user default needs no password."""
+    rights = "+@all -@dangerous +info +config|get +acl|list"
+    users = f"user default on nopass -@all +ping\nuser shop on >{STRONG} ~* &* {rights}\n"
+    with running(binary, tmp_path, FOR_OTHERS + users) as server:
+        told = doctor(server, user="shop", password=STRONG)
+        assert not told.of("no-password") + told.of("protected-mode-off") + told.of("dangerous-commands"), (
+            told.told
+        )
+        shop = server.client(user="default")
+        assert shop.ping()
+    users = f"user default on nopass -@all +ping +get ~*\nuser admin on >{STRONG} ~* &* +@all\n"
+    with running(binary, tmp_path / "open", FOR_OTHERS + users) as server:
+        assert (
+            "PING without a password was"
+            in doctor(server, user="admin", password=STRONG).only("no-password").evidence
+        )
+
+
 @needs_network
 def test_no_password_as_seen_from_elsewhere(binary: Binary, tmp_path: Path) -> None:
     def body() -> None:
@@ -184,6 +218,21 @@ def tls_files(folder: Path, *names: str, now: datetime | None = None) -> str:
         f"tls-cert-file {folder}/host.crt\ntls-key-file {folder}/host.key\ntls-ca-cert-file {folder}/ca.crt\n"
         "tls-auth-clients no\n"
     )
+
+
+def test_dangerous_commands_of_an_application_with_a_name(binary: Binary, tmp_path: Path) -> None:
+    users = f"user default off\nuser shop on >{STRONG} ~* &* +@all\nuser copier on >{STRONG}1 +psync +replconf +ping\n"
+    with running(binary, tmp_path, users) as server:
+        found = doctor(server, user="shop", password=STRONG).only("dangerous-commands")
+        assert "the user shop may run CONFIG" in found.evidence
+        assert "ACL SETUSER shop -config" in found.fix
+        server.client(user="shop", password=STRONG).execute_command(
+            "ACL", "SETUSER", "boss", "on", f">{STRONG}2", "~*", "&*", "+@all"
+        )
+        server.client(user="boss", password=f"{STRONG}2").execute_command(
+            *found.fix.split(" then ")[1].split()[5:14]
+        )
+        assert not doctor(server, user="boss", password=f"{STRONG}2").of("dangerous-commands")
 
 
 @with_tls

@@ -69,7 +69,8 @@ class Visit(Value):
 
     @property
     def lets_strangers_in(self) -> bool:
-        return self.ping == "PONG"
+        """Whatever they may do then: PING may be renamed, or refused to a user whom nobody asks for a password."""
+        return self.ping == "PONG" or self.anonymous_info
 
 
 class SlotOwner(Value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from redkeep.planning.evidence.aclrights import permitted, users
+from redkeep.planning.evidence.aclrights import harmless, permitted, users
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ from redkeep.planning.evidence.aclrights import permitted, users
         ("+@read +@write", "flushall", True),
         ("+get +set", "debug", False),
         ("", "module", False),
+        ("-@all +get (~x* +@all)", "config", True),
+        ("+@all -config (~x* -@all +get) (~y* +set)", "config", False),
     ],
 )
 def test_permitted(rules: str, command: str, may: bool) -> None:
@@ -44,3 +46,22 @@ def test_users() -> None:
     assert (default.name, default.on, default.nopass, default.digests) == ("default", True, True, ())
     assert (shop.name, shop.on, shop.nopass, len(shop.digests)) == ("shop", False, False, 2)
     assert (broken.name, broken.on) == ("x", False)
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_harmless"),
+    [
+        ("-@all", True),
+        ("-@all +ping +info +client|setname", True),
+        ("+@all -@all +ping", True),
+        ("-@all +ping +get", False),
+        ("+@all", False),
+        ("allcommands nocommands +ping", True),
+        ("-@all +@connection", False),
+        ("-@all +ping (~x* +get)", False),
+        ("+get -get +ping", True),
+    ],
+)
+def test_harmless(rules: str, is_harmless: bool) -> None:
+    (user,) = users([f"user default on nopass {rules}"])
+    assert harmless(user) is is_harmless

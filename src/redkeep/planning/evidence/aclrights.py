@@ -18,17 +18,29 @@ _CATEGORIES = {
     "psync": "admin slow dangerous",
     "replconf": "admin slow dangerous",
     "ping": "connection fast",
+    "get": "read string fast",
+    "set": "write string slow",
 }
+
+#: What tells nothing of the data and changes nothing: health checks of a load balancer may have it without a password.
+_HARMLESS_WORDS = (
+    "ping echo auth hello reset quit info time role command client|setname client|setinfo client|id"
+)
+_HARMLESS = frozenset(_HARMLESS_WORDS.split())
 
 
 class AclUser(Value):
-    """One line of ACL LIST. ``digests`` are SHA-256 of the passwords; ``rules`` the command rules in their order."""
+    """One line of ACL LIST. ``digests`` are SHA-256 of the passwords; ``rules`` the command rules in their order.
+
+    ``selectors``: the command rules of each further set of rights (7.0), of which one is enough.
+    """
 
     name: str
     on: bool
     nopass: bool
     digests: tuple[str, ...]
     rules: tuple[str, ...]
+    selectors: tuple[tuple[str, ...], ...] = ()
 
 
 def users(lines: Iterable[str]) -> tuple[AclUser, ...]:
@@ -42,24 +54,59 @@ def _users(lines: tuple[str, ...]) -> tuple[AclUser, ...]:
 
 
 def _user(words: list[str]) -> AclUser:
-    rules = words[2:]
+    sets: list[list[str]] = [[]]
+    inside = False
+    for word in words[2:]:
+        if word.startswith("("):
+            sets.append([])
+            inside = True
+        (sets[-1] if inside else sets[0]).append(word.strip("()") if inside else word)
+        inside = inside and not word.endswith(")")
+    rules = sets[0]
     return AclUser(
         words[1],
         "on" in rules,
         "nopass" in rules,
         tuple(w[1:] for w in rules if w.startswith("#")),
-        tuple(w for w in rules if w[0] in "+-" or w in ("allcommands", "nocommands")),
+        _commands(rules),
+        tuple(map(_commands, sets[1:])),
     )
+
+
+def _commands(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(w for w in words if w[:1] in ("+", "-") or w in ("allcommands", "nocommands"))
+
+
+def harmless(user: AclUser) -> bool:
+    """Whether all that the user may run tells nothing of the data and changes nothing."""
+    return all(_granted(rules) <= _HARMLESS for rules in (user.rules, *user.selectors))
+
+
+def _granted(rules: Iterable[str]) -> set[str]:
+    """What was given and not taken again, as it is written: commands, subcommands, categories."""
+    given: set[str] = set()
+    for rule in rules:
+        if rule in ("nocommands", "-@all"):
+            given.clear()
+        elif rule == "allcommands":
+            given.add("@all")
+        else:
+            (given.add if rule[0] == "+" else given.discard)(rule[1:].lower())
+    return given
 
 
 @lru_cache(maxsize=1024)
 def permitted(user: AclUser, command: str) -> bool:
-    """Whether the rules, in their order, leave the user the whole command. A subcommand alone does not count."""
+    """Whether one of the sets of rules, in their order, leaves the user the whole command. A subcommand does not count."""
+    return any(_permits(rules, command) for rules in (user.rules, *user.selectors))
+
+
+def _permits(rules: Iterable[str], command: str) -> bool:
     own = {f"@{category}" for category in _CATEGORIES.get(command, "").split()} | {"@all", command}
     if command == "replicaof":
         own.add("slaveof")
     allowed = False
-    for rule in user.rules:
+    for rule in rules:
         if rule in ("allcommands", "nocommands"):
             allowed = rule == "allcommands"
         elif rule[1:].lower() in own:

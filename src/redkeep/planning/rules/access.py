@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from redkeep.model.checkup import Certificate, Checkup, Node, Visit
 from redkeep.model.engine import Capability
 from redkeep.model.topology import Address, NodeView
-from redkeep.planning.evidence.aclrights import permitted, users
+from redkeep.planning.evidence.aclrights import AclUser, harmless, permitted, users
 from redkeep.planning.evidence.passwords import COMMON_DIGESTS, weakness
 from redkeep.planning.evidence.trust import is_loopback, is_public
 from redkeep.planning.rules.meant import listens_to_all, listens_to_others
@@ -29,7 +29,7 @@ _SOON = timedelta(days=30)
 def no_password(checkup: Checkup) -> Iterator[Found]:
     for node in checkup.nodes:
         visit = checkup.visit(node)
-        if visit is None or not visit.lets_strangers_in:
+        if visit is None or not visit.lets_strangers_in or _for_health_checks(node):
             continue
         sentinel = node.seen is not None and node.seen.role == "sentinel"
         if is_loopback(node.address.host):
@@ -38,13 +38,25 @@ def no_password(checkup: Checkup) -> Iterator[Found]:
         else:
             beyond, where = True, ""
         if beyond:
-            answered = "PING and INFO" if visit.anonymous_info else "PING"
+            answered = [w for w, so in (("PING", visit.ping == "PONG"), ("INFO", visit.anonymous_info)) if so]
+            were = "were" if len(answered) > 1 else "was"
             yield Found(
                 node.name,
-                f"{where}{answered} without a password were answered{_at(node)}",
+                f"{where}{' and '.join(answered)} without a password {were} answered{_at(node)}",
                 _OPEN_SENTINEL if sentinel else _OPEN_SERVER,
                 _password_fix(checkup, node),
             )
+
+
+def _default_user(node: Node) -> AclUser | None:
+    """Whom a stranger is taken for; ``None`` where the list of users could not be read."""
+    return next((u for u in users(node.seen.acl) if u.name == "default"), None) if node.seen else None
+
+
+def _for_health_checks(node: Node) -> bool:
+    """Strangers are let in, and may do nothing. Protected mode would turn everybody away then, passwords or not."""
+    default = _default_user(node)
+    return default is not None and default.nopass and harmless(default)
 
 
 _OPEN_SERVER = (
@@ -112,13 +124,16 @@ def _weakness(checkup: Checkup, node: Node) -> str:
 
 @rule("protected-mode-off", "warning", needs=("config",))
 def protected_mode_off(checkup: Checkup) -> Iterator[Found]:
-    for node, view in checkup.servers:
-        if node.setting("protected-mode") != "no":
+    for node, _ in checkup.servers:
+        if node.setting("protected-mode") != "no" or _for_health_checks(node):
             continue
         visit = checkup.visit(node)
         open_to_all = listens_to_all(node) and _has_public_address(checkup, node)
-        if _needs_no_password(node, view, visit):
+        fix = set_and_keep(checkup, node, "protected-mode", "yes")
+        if _needs_no_password(node, visit):
             seen = "and no password is set"
+            if checkup.spec is None:
+                fix = f"a password first, or it turns away everybody who is not on its machine; then {fix}"
         elif open_to_all:
             seen = f"bind {node.setting('bind') or '(all)'}, and the host has a public address"
         else:
@@ -128,14 +143,14 @@ def protected_mode_off(checkup: Checkup) -> Iterator[Found]:
             f"protected-mode no (CONFIG GET), {seen}",
             "Protected mode is what turns strangers away when the password is missing. Without it one slip (an ACL "
             "reset, a forgotten requirepass after a restart) opens the server to everybody who reaches the port.",
-            set_and_keep(checkup, node, "protected-mode", "yes"),
+            fix,
         )
 
 
-def _needs_no_password(node: Node, view: NodeView, visit: Visit | None) -> bool:
+def _needs_no_password(node: Node, visit: Visit | None) -> bool:
     if visit is not None and visit.ping:
         return visit.lets_strangers_in
-    default = next((u for u in users(view.acl) if u.name == "default"), None)
+    default = _default_user(node)
     return default.nopass if default else node.setting("requirepass") == ""
 
 
@@ -180,24 +195,37 @@ def public_exposure(checkup: Checkup) -> Iterator[Found]:
 @rule("dangerous-commands", "warning", needs=("acl",))
 def dangerous_commands(checkup: Checkup) -> Iterator[Found]:
     for node, view in checkup.servers:
-        existing = [c for c in DANGEROUS if not node.details.commands or c in node.details.commands]
+        may = [c for c in DANGEROUS if not node.details.commands or c in node.details.commands]
+        who = _applications(view)
+        if view.engine.version.major >= 6:
+            may = [c for c in may if who and all(permitted(user, c) for user in who)]
+        if not may:
+            continue
+        told = ", ".join(c.upper() for c in may)
         if view.engine.version.major < 6:
-            may, seen = existing, "everybody may run {} (COMMAND INFO)"
-            fix = "in its file: rename-command, for each of {}"
-        else:
-            default = next((u for u in users(view.acl) if u.name == "default" and u.on), None)
-            may = [c for c in existing if default and permitted(default, c)]
-            seen = "the user default may run {} (ACL LIST)"
-            change = cli(checkup, node, "ACL", "SETUSER", "default", *(f"-{c}" for c in may))
-            fix = f"an administrator of your own first, then {change} and ACL SAVE or CONFIG REWRITE"
-        if may:
-            yield Found(
-                node.name,
-                seen.format(", ".join(c.upper() for c in may)),
-                "A leaked password or an injection into the application is then enough to load code, move the data or "
-                "erase it. No application needs these.",
-                fix.format(", ".join(c.upper() for c in may)) if view.engine.version.major < 6 else fix,
+            seen, fix = (
+                f"everybody may run {told} (COMMAND INFO)",
+                f"in its file: rename-command, for each of {told}",
             )
+        else:
+            names = listed(user.name for user in who)
+            seen = f"the user{'s' if len(who) > 1 else ''} {names} may run {told} (ACL LIST)"
+            change = cli(checkup, node, "ACL", "SETUSER", who[0].name, *(f"-{c}" for c in may))
+            fix = f"an administrator of your own first, then {change} and ACL SAVE or CONFIG REWRITE"
+        yield Found(
+            node.name,
+            seen,
+            "A leaked password or an injection into the application is then enough to load code, move the data or "
+            "erase it. No application needs these.",
+            fix,
+        )
+
+
+def _applications(view: NodeView) -> list[AclUser]:
+    """The users one of whom is the application's: ``default``; where that is off or may do nothing, all who use data."""
+    on = [u for u in users(view.acl) if u.on]
+    default = [u for u in on if u.name == "default" and not harmless(u)]
+    return default or [u for u in on if permitted(u, "get") or permitted(u, "set")]
 
 
 @rule("tls-mismatch", "error")
