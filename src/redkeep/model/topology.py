@@ -154,6 +154,11 @@ class NodeView(Value):
     peer_password: str = ""  # SHA-256 of a Sentinel's sentinel-pass; empty where it shows none
 
     @property
+    def cluster_hidden(self) -> bool:
+        """It is of a Cluster, and this account may not ask of which."""
+        return self.cluster is None and self.info.get("cluster_enabled") == "1"
+
+    @property
     def memory(self) -> int:
         """Bytes that the data takes."""
         return int(self.info.get("used_memory", "0"))

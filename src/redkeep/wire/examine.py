@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 TAKEOVER = ("config", "module", "debug", "replicaof", "shutdown", "flushall")
 
 _SLOTS, _SENTINEL_ID = ("CLUSTER", "SLOTS"), ("SENTINEL", "MYID")
-#: What is asked of every server, by the name that ``Details.refused`` has for it; the first two belong to its view.
+#: What is asked of every server, by the name that ``Details.refused`` has for it; the first ones belong to its view.
 _ASKED: dict[str, tuple[str, ...]] = {
     "config": ("CONFIG", "GET", "*"),
     "acl": ("ACL", "LIST"),
+    "cluster": ("CLUSTER", "NODES"),
+    "sentinel": ("SENTINEL", "MASTERS"),
     "modules": ("MODULE", "LIST"),
     "commands": ("COMMAND", "INFO", *TAKEOVER),
     "latency": ("LATENCY", "LATEST"),
 }
-COMMANDS = (*list(_ASKED.values())[2:], _SLOTS, _SENTINEL_ID)
+COMMANDS = (*list(_ASKED.values())[4:], _SLOTS, _SENTINEL_ID)
 
 #: Keys that the known attacks use (honeypot reports; Redis exploits that write cron and SSH files).
 KNOWN_KEYS = (
@@ -56,15 +58,17 @@ async def examine(
         asked |= {"own": _SLOTS}
     found = {name: answers[command] for name, command in asked.items()}
     own = found.get("own")
+    refused = {name: a.what for name, a in found.items() if isinstance(a, ReplyError)}
+    samples, refusal = await _samples(client, view) if view.role != "sentinel" else ((), "")
     return Details(
         slot_owners=owners(own) if view.cluster else (),
         modules=modules(found["modules"]),
-        samples=await _samples(client, view) if view.role != "sentinel" else (),
+        samples=samples,
         commands=command_names(found["commands"]),
         stalls=stalls(found["latency"]),
         open_keys=await _open_keys(client, view.cluster) if view.cluster else {},
         sentinel_id=replies.text(own) if view.role == "sentinel" and isinstance(own, bytes) else "",
-        refused={name: a.what for name, a in found.items() if isinstance(a, ReplyError)},
+        refused=refused | ({"data": refusal} if refusal else {}),
     )
 
 
@@ -145,11 +149,11 @@ def stalls(reply: Any) -> dict[str, int]:
     }
 
 
-async def _samples(client: Client, view: NodeView) -> tuple[Sample, ...]:
-    """The beginnings of small text values: those with notorious keys, and of some others."""
+async def _samples(client: Client, view: NodeView) -> tuple[tuple[Sample, ...], str]:
+    """The beginnings of small text values: those with notorious keys, and of some others; and why some are missing."""
     names: list[bytes | str] = [key for key in KNOWN_KEYS if view.keys]
     if not names:
-        return ()
+        return (), ""
     first = [("READONLY",)] if view.cluster else []
     scanned = (await client.pipeline([*first, ("SCAN", "0", "COUNT", _KEYS)]))[-1]
     if isinstance(scanned, list) and len(scanned) == 2 and isinstance(scanned[1], list):
@@ -164,7 +168,13 @@ async def _samples(client: Client, view: NodeView) -> tuple[Sample, ...]:
         for name, value in zip(small, values, strict=True)
         if isinstance(value, bytes)
     }
-    return tuple(Sample(key, text) for key, text in found.items())
+    return tuple(Sample(key, text) for key, text in found.items()), _refusal([scanned, *sizes, *values])
+
+
+def _refusal(answers: Sequence[Any]) -> str:
+    """A command that is not for us, or that is renamed; not a key of another type, or of another shard."""
+    errors = (a.what for a in answers if isinstance(a, ReplyError))
+    return next((e for e in errors if e.startswith(("NOPERM", "ERR unknown command"))), "")
 
 
 async def hello_sentinels(client: Client, count: int) -> tuple[Greeting, ...]:

@@ -160,7 +160,7 @@ def _has_public_address(checkup: Checkup, node: Node) -> bool:
     return is_public(node.address.host) or any(map(is_public, known))
 
 
-@rule("bus-exposed", "error", needs=("vantage",))
+@rule("bus-exposed", "error", needs=("vantage", "cluster"))
 def bus_exposed(checkup: Checkup) -> Iterator[Found]:
     seen_from: dict[Address, list[str]] = defaultdict(list)
     for name, vantage in checkup.vantages.items():

@@ -15,7 +15,7 @@ from redkeep.planning.rules.words import cli, listed
 _UNBALANCED = 0.2
 
 
-@rule("slots-uncovered", "error")
+@rule("slots-uncovered", "error", needs=("cluster",))
 def slots_uncovered(checkup: Checkup) -> Iterator[Found]:
     for whole in wholes(checkup):
         node = whole.members[0][0]
@@ -60,7 +60,7 @@ def _bring_back(checkup: Checkup, whole: Whole, owner: str) -> str:
     return f"start it; if it is gone for good, with its data: {fix}"
 
 
-@rule("slots-open", "error")
+@rule("slots-open", "error", needs=("cluster",))
 def slots_open(checkup: Checkup) -> Iterator[Found]:
     for whole in wholes(checkup):
         for (source, target), sides in _moves(whole).items():
@@ -95,7 +95,7 @@ def _moves(whole: Whole) -> dict[tuple[str, str], dict[str, dict[str, list[int]]
     return moves
 
 
-@rule("slots-disputed", "error")
+@rule("slots-disputed", "error", needs=("cluster",))
 def slots_disputed(checkup: Checkup) -> Iterator[Found]:
     for whole in wholes(checkup):
         for slots, holders in _disputes(whole):
@@ -149,7 +149,7 @@ def _settle(checkup: Checkup, whole: Whole, owners: list[str], slots: list[int])
     )
 
 
-@rule("epoch-collision", "error")
+@rule("epoch-collision", "error", needs=("cluster",))
 def epoch_collision(checkup: Checkup) -> Iterator[Found]:
     for whole in wholes(checkup):
         epochs: dict[int, list[Node]] = defaultdict(list)
@@ -168,7 +168,7 @@ def epoch_collision(checkup: Checkup) -> Iterator[Found]:
                 )
 
 
-@rule("slots-unbalanced", "info")
+@rule("slots-unbalanced", "info", needs=("cluster",))
 def slots_unbalanced(checkup: Checkup) -> Iterator[Found]:
     for whole in wholes(checkup):
         counts = {node.name: view.me.slot_count for node, view in whole.members if view.me.is_primary}

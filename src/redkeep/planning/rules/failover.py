@@ -166,7 +166,7 @@ def _asks_for_password(checkup: Checkup, node: Node) -> bool:
     return visit is not None and visit.connects and not visit.lets_strangers_in
 
 
-@rule("no-replica", "error")
+@rule("no-replica", "error", needs=("cluster",))
 def no_replica(checkup: Checkup) -> Iterator[Found]:
     grouped: dict[str, list[Node]] = defaultdict(list)
     for node, view in checkup.primaries:
@@ -178,7 +178,7 @@ def no_replica(checkup: Checkup) -> Iterator[Found]:
             if me.slots and all("fail" in n.flags for n in listing):
                 gone = listed(n.address for n in listing)
                 grouped[f"its replica {gone} is marked fail" if gone else "no replica"].append(node)
-        elif not view.replicas:
+        elif not view.replicas and not view.cluster_hidden:
             grouped["connected_slaves 0"].append(node)
     for seen, nodes in grouped.items():
         cluster = nodes[0].seen is not None and nodes[0].seen.cluster is not None
@@ -206,7 +206,7 @@ def _add_replica(checkup: Checkup, primary: Node, down: bool) -> str:
     return f"on a server of another host: REPLICAOF {host} {port}, then CONFIG REWRITE"
 
 
-@rule("no-eligible-replica", "error")
+@rule("no-eligible-replica", "error", needs=("cluster", "sentinel"))
 def no_eligible_replica(checkup: Checkup) -> Iterator[Found]:
     for primary, _ in checkup.primaries:
         replicas = list(checkup.replicas_of(primary))

@@ -45,7 +45,7 @@ _FIX = (
 )
 
 
-@rule("signs-of-intrusion", "error", needs=("config",))
+@rule("signs-of-intrusion", "error", needs=("config", "data", "modules"))
 def signs_of_intrusion(checkup: Checkup) -> Iterator[Found]:
     for node, view in checkup.servers:
         for evidence in (

@@ -15,7 +15,7 @@ from redkeep.planning.rules.words import cli, listed
 _LEFTOVER = frozenset({"handshake", "noaddr"})
 
 
-@rule("node-failing", "error")
+@rule("node-failing", "error", needs=("cluster",))
 def node_failing(checkup: Checkup) -> Iterator[Found]:
     for whole in wholes(checkup):
         if not whole.marks & {"fail", "fail?"}:
@@ -49,7 +49,7 @@ def _answers(whole: Whole, node_id: str) -> str:
     return whole.name(node_id) if node_id in whole.ids else ""
 
 
-@rule("node-stale", "warning")
+@rule("node-stale", "warning", needs=("cluster",))
 def node_stale(checkup: Checkup) -> Iterator[Found]:
     for whole in wholes(checkup):
         yield from _leftovers(checkup, whole)
@@ -104,7 +104,7 @@ def _meet(checkup: Checkup, whole: Whole, node: Node, other: str) -> str:
     return cli(checkup, node, "CLUSTER", "MEET", host, str(line.address.port), str(line.bus_port))
 
 
-@rule("foreign-node", "error")
+@rule("foreign-node", "error", needs=("cluster",))
 def foreign_node(checkup: Checkup) -> Iterator[Found]:
     every = wholes(checkup)
     for whole in every:

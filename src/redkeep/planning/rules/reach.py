@@ -35,7 +35,7 @@ def _owner(checkup: Checkup, found: list[Handout]) -> Node | None:
     return next((n for h in found if h.identity and (n := checkup.by_id(h.identity))), None)
 
 
-@rule("announce-loopback", "error")
+@rule("announce-loopback", "error", needs=("cluster", "sentinel"))
 def announce_loopback(checkup: Checkup) -> Iterator[Found]:
     if not meant_for_others(checkup):
         return
@@ -51,7 +51,7 @@ def announce_loopback(checkup: Checkup) -> Iterator[Found]:
         )
 
 
-@rule("announce-unroutable", "error", needs=("vantage",))
+@rule("announce-unroutable", "error", needs=("vantage", "cluster", "sentinel"))
 def announce_unroutable(checkup: Checkup) -> Iterator[Found]:
     grouped = _by_address(h for h in believed(checkup) if h.audience == "clients")
     for node in checkup.nodes if checkup.spec else ():
@@ -128,7 +128,7 @@ def _stranger(checkup: Checkup, address: Address, found: list[Handout], visit: V
     return ""
 
 
-@rule("announce-differs", "warning")
+@rule("announce-differs", "warning", needs=("cluster",))
 def announce_differs(checkup: Checkup) -> Iterator[Found]:
     yield from _cluster_differs(checkup)
     for node, view in checkup.replicas:
@@ -196,7 +196,7 @@ def _say_again(checkup: Checkup, owner: Node | None, configured: str) -> str:
     return f"make it say its address again: {set_and_keep(checkup, owner, 'cluster-announce-ip', address)}"
 
 
-@rule("bus-unreachable", "error")
+@rule("bus-unreachable", "error", needs=("cluster",))
 def bus_unreachable(checkup: Checkup) -> Iterator[Found]:
     cut: dict[str, list[str]] = defaultdict(list)
     for (host, name), visit in checkup.paths.items():
@@ -230,7 +230,7 @@ def _bus_port(node: Node | None) -> int:
     return node.address.port + 10_000 if node else 0
 
 
-@rule("sentinel-ghost", "warning")
+@rule("sentinel-ghost", "warning", needs=("sentinel",))
 def sentinel_ghost(checkup: Checkup) -> Iterator[Found]:
     gone: dict[tuple[str, str, Address], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for node, view in checkup.sentinels:
@@ -255,7 +255,7 @@ def sentinel_ghost(checkup: Checkup) -> Iterator[Found]:
         )
 
 
-@rule("announce-shared", "error")
+@rule("announce-shared", "error", needs=("cluster", "sentinel"))
 def announce_shared(checkup: Checkup) -> Iterator[Found]:
     owners: dict[Address, dict[str, None]] = defaultdict(dict)
     for handout in believed(checkup):

@@ -10,9 +10,13 @@ from redkeep.model.finding import Severity
 from redkeep.model.values import Value
 
 #: What a rule looks at beyond each node's INFO:
-#: ``config`` (CONFIG GET), ``acl`` (ACL LIST), ``vantage`` (connections from where clients are), ``host`` (the machine),
-#: ``process`` (a server's process on its machine), ``file`` (the configuration file that it was started with).
-Need = Literal["config", "acl", "vantage", "host", "process", "file"]
+#: ``config`` (CONFIG GET), ``acl`` (ACL LIST), ``cluster`` (CLUSTER NODES), ``sentinel`` (SENTINEL MASTERS), ``modules``
+#: (MODULE LIST), ``data`` (small values), ``latency`` (LATENCY LATEST), ``vantage`` (connections from where clients are),
+#: ``host`` (the machine), ``process`` (a server's process on its machine), ``file`` (the configuration file that it was
+#: started with).
+Need = Literal[
+    "config", "acl", "cluster", "sentinel", "modules", "data", "latency", "vantage", "host", "process", "file"
+]
 
 
 class Found(Value):

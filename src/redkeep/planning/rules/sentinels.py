@@ -57,7 +57,7 @@ def sentinel_set(checkup: Checkup, nodes: list[Node], name: str, *options: str) 
     return f"redkeep apply sets it again; by hand: {command}" if checkup.spec is not None else command
 
 
-@rule("sentinels-too-few", "error")
+@rule("sentinels-too-few", "error", needs=("sentinel",))
 def sentinels_too_few(checkup: Checkup) -> Iterator[Found]:
     grouped: dict[str, list[Group]] = defaultdict(list)
     for group in groups(checkup):
@@ -84,7 +84,7 @@ def sentinels_too_few(checkup: Checkup) -> Iterator[Found]:
         )
 
 
-@rule("quorum-too-low", "warning")
+@rule("quorum-too-low", "warning", needs=("sentinel",))
 def quorum_too_low(checkup: Checkup) -> Iterator[Found]:
     yield from _quorum(
         checkup,
@@ -94,7 +94,7 @@ def quorum_too_low(checkup: Checkup) -> Iterator[Found]:
     )
 
 
-@rule("quorum-too-high", "warning")
+@rule("quorum-too-high", "warning", needs=("sentinel",))
 def quorum_too_high(checkup: Checkup) -> Iterator[Found]:
     yield from _quorum(
         checkup,
@@ -124,7 +124,7 @@ def _quorum(checkup: Checkup, wrong: Callable[[int, int], bool], why: str) -> It
         )
 
 
-@rule("quorum-unreachable", "error")
+@rule("quorum-unreachable", "error", needs=("sentinel",))
 def quorum_unreachable(checkup: Checkup) -> Iterator[Found]:
     grouped: dict[tuple[str, str], list[Node]] = defaultdict(list)
     for group in groups(checkup):
@@ -147,7 +147,7 @@ def quorum_unreachable(checkup: Checkup) -> Iterator[Found]:
         )
 
 
-@rule("sentinels-disagree", "error")
+@rule("sentinels-disagree", "error", needs=("sentinel",))
 def sentinels_disagree(checkup: Checkup) -> Iterator[Found]:
     for group in groups(checkup):
         aspects = {

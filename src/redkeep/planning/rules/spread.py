@@ -61,12 +61,12 @@ def _voters(checkup: Checkup) -> list[Node]:
     return voting if any(any(checkup.replicas_of(node)) for node in voting) else []
 
 
-@rule("host-majority", "warning")
+@rule("host-majority", "warning", needs=("cluster",))
 def host_majority(checkup: Checkup) -> Iterator[Found]:
     yield from _majority_in(checkup, "host", machine)
 
 
-@rule("zone-majority", "warning")
+@rule("zone-majority", "warning", needs=("cluster",))
 def zone_majority(checkup: Checkup) -> Iterator[Found]:
     yield from _majority_in(checkup, "zone", zone)
 
@@ -103,7 +103,7 @@ def _move_away(
     return f"have primaries in three {what}s: add one with a replica of each, and promote it there (CLUSTER FAILOVER)"
 
 
-@rule("failover-slow", "warning", needs=("config",))
+@rule("failover-slow", "warning", needs=("config", "cluster", "sentinel"))
 def failover_slow(checkup: Checkup) -> Iterator[Found]:
     yield from _timed(
         checkup,
@@ -113,7 +113,7 @@ def failover_slow(checkup: Checkup) -> Iterator[Found]:
     )
 
 
-@rule("failover-hair-trigger", "warning", needs=("config",))
+@rule("failover-hair-trigger", "warning", needs=("config", "cluster", "sentinel", "latency"))
 def failover_hair_trigger(checkup: Checkup) -> Iterator[Found]:
     yield from _timed(
         checkup,
@@ -201,7 +201,7 @@ def _longest_stall(node: Node, view: NodeView) -> tuple[int, str]:
     return max(found)
 
 
-@rule("full-coverage", "info", needs=("config",))
+@rule("full-coverage", "info", needs=("config", "cluster"))
 def full_coverage(checkup: Checkup) -> Iterator[Found]:
     nodes = [
         n for n, v in checkup.servers if v.cluster and n.setting("cluster-require-full-coverage") == "yes"

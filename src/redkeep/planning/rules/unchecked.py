@@ -20,6 +20,14 @@ _WORDS: dict[Need, tuple[str, str]] = {
         "use a user with +config|get, or ask the provider which of these it takes care of",
     ),
     "acl": ("ACL LIST", "use a user with +acl|list"),
+    "cluster": ("CLUSTER NODES", "use a user with +cluster|nodes +cluster|info +cluster|slots"),
+    "sentinel": ("SENTINEL MASTERS", "use a user with +sentinel on the Sentinels"),
+    "modules": ("MODULE LIST", "use a user with +module|list"),
+    "data": (
+        "small values (SCAN, STRLEN, GETRANGE)",
+        "use a user with +scan +strlen +getrange, and all keys: %R~*",
+    ),
+    "latency": ("LATENCY LATEST", "use a user with +latency|latest"),
     "vantage": ("connections from where clients are", "run it there, or name a host with --from USER@HOST"),
     "host": ("the host", "name its login with --ssh USER@HOST, or run it there"),
     "process": (
@@ -106,12 +114,24 @@ def _missing(checkup: Checkup, node: Node, need: Need) -> str:
         return _not_on_the_host(checkup, node, need)
     if need == "vantage":
         return _not_from_there(checkup, node)
-    view = node.seen
-    sentinel = view is not None and view.role == "sentinel"
-    if view is None or (need == "acl" and view.engine.version.major < 6) or (need == "config" and sentinel):
+    return _refused(node, need) if node.seen else ""
+
+
+def _refused(node: Node, need: Need) -> str:
+    """What it said instead of an answer; empty where it gave one, or where there is nothing to ask for."""
+    view, said = node.seen, node.details.refused
+    if view is None or (view.role == "sentinel") != (need == "sentinel"):
         return ""
-    got = view.config if need == "config" else view.acl
-    return "" if got else node.details.refused.get(need, "refused")
+    lacking = {
+        "config": not view.config,
+        "acl": view.engine.version.major >= 6 and not view.acl,
+        "cluster": view.cluster_hidden,
+        "sentinel": "sentinel" in said and not view.monitored,
+        "modules": "modules" in said or "details" in said,
+        "data": "data" in said or "details" in said,
+        "latency": "latency" in said or "details" in said,
+    }
+    return said.get(need) or said.get("details", "refused") if lacking[need] else ""
 
 
 def _not_from_there(checkup: Checkup, node: Node) -> str:
