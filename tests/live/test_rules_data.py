@@ -176,6 +176,18 @@ def test_config_drift_of_an_edited_file(binary: Binary, tmp_path: Path) -> None:
         assert not doctor(server).of("config-drift")
 
 
+def test_config_drift_is_not_another_way_to_the_same_folder(binary: Binary, tmp_path: Path) -> None:
+    """Data folders are often links to another disk; the server shows where it is."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    for way in ("data", "data/", "disk/"):
+        with running(binary, tmp_path / "a", f'dir "{tmp_path}/{way}"\n') as server:
+            assert not doctor(server).of("config-drift")
+    with running(binary, tmp_path / "b", f"dir {tmp_path}/data\nenable-protected-configs yes\n") as server:
+        server.client().config_set("dir", str(tmp_path))
+        assert "dir is" in doctor(server).only("config-drift").evidence
+
+
 def test_config_drift_of_several_servers_is_told_once(binary: Binary, tmp_path: Path) -> None:
     """Their files have different names, and that is no difference worth telling."""
     with replicated(binary, tmp_path, primary="timeout 3\n", replicas=("timeout 3\n",)) as (primary, replica):

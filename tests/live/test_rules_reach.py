@@ -56,6 +56,17 @@ def test_announce_loopback_of_a_sentinel(binary: Binary, tmp_path: Path) -> None
         assert not doctor(f"sentinel://127.0.0.1:{sentinel.port}/shop", primary).of("announce-loopback")
 
 
+def test_no_address_is_handed_out_on_purpose(binary: Binary, tmp_path: Path) -> None:
+    """Clients behind a load balancer go on using the one that they came by; where a name is missing, they cannot."""
+    kind = "cluster-preferred-endpoint-type"
+    with clustered(binary, tmp_path, extra=f"{FOR_OTHERS}{kind} unknown-endpoint\n") as (a, b):
+        told = doctor(a)
+        assert not told.of("announce-loopback") + told.of("announce-unroutable"), told.told
+        for server in (a, b):
+            server.client().config_set(kind, "hostname")
+        assert doctor(a).of("announce-loopback")
+
+
 def test_announce_unroutable(binary: Binary, tmp_path: Path) -> None:
     with clustered(binary, tmp_path) as (a, b):
         assert not doctor(a).of("announce-unroutable")

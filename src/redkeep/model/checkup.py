@@ -74,10 +74,12 @@ class Visit(Value):
 
 
 class SlotOwner(Value):
-    """A server as CLUSTER SLOTS names it to clients; ``hostname`` where there is one beside the address."""
+    """A server as CLUSTER SLOTS names it to clients. ``unnamed``: by nothing, because clients shall go on using the address
+    that they came by (``cluster-preferred-endpoint-type unknown-endpoint``)."""
 
     address: Address
     node_id: str
+    unnamed: bool = False
 
 
 class Sample(Value):

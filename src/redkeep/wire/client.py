@@ -198,6 +198,11 @@ class Client:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def was_answered(self) -> bool:
+        """Whether anything came back for the last commands, be it not all of it."""
+        return self._taken > 0
+
     def close(self) -> None:
         self._closed = True
         self._writer.close()

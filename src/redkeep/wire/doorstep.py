@@ -98,7 +98,9 @@ async def _greet(client: Client, visit: Visit) -> Met:
         ping, info = await client.pipeline([("PING",), ("INFO", "server")])
     except NodeUnreachable as error:
         silent = error.what == "no answer in time"
-        return Met(replace(visit, detail=SILENT if silent else error.what))
+        # a server that hangs answers neither; one that only pretends may know no more than PING
+        said = "breaks off in the middle of its answers" if client.was_answered else SILENT
+        return Met(replace(visit, detail=said if silent else error.what))
     except WireError as error:
         return Met(replace(visit, detail=error.what))
     visit = replace(visit, ping=ping.what if isinstance(ping, ReplyError) else replies.text(ping)[:200])

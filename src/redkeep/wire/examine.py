@@ -101,7 +101,7 @@ class Owners:
         owner = self._known.get((host, port, node_id))
         if owner is None:
             address = Address(replies.text(host or b""), port)
-            owner = self._known[host, port, node_id] = SlotOwner(address, replies.text(node_id))
+            owner = self._known[host, port, node_id] = SlotOwner(address, replies.text(node_id), host is None)
         return owner
 
 

@@ -54,6 +54,21 @@ def test_suppressed_findings_keep_their_reason() -> None:
     assert [f.subject for f in judged.report.findings if f.rule == "no-password"] == ["203.0.113.12:6380"]
 
 
+def test_a_server_in_the_folder_of_its_own_program_was_started_by_hand() -> None:
+    """Many recipes end with ``cd /usr/local/bin && redis-server``: untidy, and no sign of an intrusion."""
+
+    def told(folder: str, file: str, program: str) -> bool:
+        one = node(6379, config={"dir": folder, "dbfilename": file}, info={"executable": program})
+        return "signs-of-intrusion" in rules(checkup(one))
+
+    program = "/usr/local/bin/redis-server"
+    assert not told("/usr/local/bin", "dump.rdb", program)
+    assert told("/usr/local/bin", "redis.so", program)
+    assert told("/usr/lib", "dump.rdb", program)
+    assert told("/var/spool/cron", "dump.rdb", program)
+    assert told("/usr/local/bin", "dump.rdb", "")
+
+
 def test_what_was_refused_is_said_once_for_all_nodes() -> None:
     refused = [
         replace(node(p, config={}), details=Details(refused={"config": "NOPERM no"})) for p in (6379, 6380)

@@ -18,6 +18,10 @@ _NOT_COMPARED = frozenset(
 )
 
 
+#: Characters of a value, at most.
+_SHOWN = 60
+
+
 class Difference(Value):
     """``None``: not known there, or not different there. ``by_server``: it wrote the line of its file itself."""
 
@@ -86,4 +90,4 @@ def _relative(name: str, values: Mapping[str, str]) -> bool:
 
 
 def _shown(value: str) -> str:
-    return value[:60] if value else "(empty)"
+    return (value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...") if value else "(empty)"

@@ -122,7 +122,7 @@ def _by_cluster(members: Sequence[tuple[Node, ClusterView]], lines: Iterable[Sai
     for key, owner in shown.items():
         # no address: clients take the one that they came by
         nodes = [n for n in by[key] if owner.address.host or ids[n.name] != owner.node_id]
-        if nodes:
+        if nodes and not owner.unnamed:
             yield Handout(owner.address, tuple(nodes), "CLUSTER SLOTS", "clients", owner.node_id)
     yield from _by_lines(members, lines)
 

@@ -12,6 +12,7 @@ from redkeep.model.checkup import Certificate, Checkup, Node, Visit
 from redkeep.model.engine import Capability
 from redkeep.model.topology import Address, NodeView
 from redkeep.planning.evidence.aclrights import AclUser, harmless, permitted, users
+from redkeep.planning.evidence.handouts import handouts
 from redkeep.planning.evidence.passwords import COMMON_DIGESTS, weakness
 from redkeep.planning.evidence.trust import is_loopback, is_public
 from redkeep.planning.rules.meant import listens_to_all, listens_to_others
@@ -246,6 +247,8 @@ def tls_mismatch(checkup: Checkup) -> Iterator[Found]:
                 "soon as these two have to meet.",
                 f"CONFIG SET {setting} yes on all of them, and CONFIG REWRITE",
             )
+    handed_out = {handout.address for handout in handouts(checkup)}
+    elsewhere = {known.name for address in handed_out if (known := checkup.at(address))}
     for address, visit in checkup.visits.items():
         certificate = visit.certificate
         if (
@@ -255,9 +258,13 @@ def tls_mismatch(checkup: Checkup) -> Iterator[Found]:
             and not names(certificate, address.host)
         ):
             owner = checkup.at(address)
+            given = address in handed_out or checkup.spec is not None
+            if not given and owner and owner.name in elsewhere:
+                continue  # clients are given another address than the one that was asked
+            told = "it is handed out as" if given else "it was asked as"
             yield Found(
                 owner.name if owner else str(address),
-                f"its certificate names {listed(certificate.names) or 'nothing'}, and it is handed out as {address.host}",
+                f"its certificate names {listed(certificate.names) or 'nothing'}, and {told} {address.host}",
                 "Clients that verify names refuse this server. Either they fail after the next redirection, or somebody "
                 "switches verification off, and then anybody can pretend to be it.",
                 f"issue its certificate with {address.host} as subjectAltName, then CONFIG SET tls-cert-file again",

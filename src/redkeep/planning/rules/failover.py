@@ -236,6 +236,8 @@ def replication_not_persisted(checkup: Checkup) -> Iterator[Found]:
         process = node.process
         if view.cluster or view.primary is None or process is None or process.settings is None:
             continue
+        if process.options & {"replicaof", "slaveof"}:  # its unit says it at every start
+            continue
         written = (*process.settings.get("slaveof", ()), *process.settings.get("replicaof", ()))
         running = f"{view.primary.host} {view.primary.port}"
         if written and " ".join(written[-1].split()) == running:

@@ -10,9 +10,12 @@ from redkeep.model.topology import Address, NodeView
 from redkeep.planning.rules.registry import Found, rule
 from redkeep.planning.rules.words import listed
 
-#: A line of a crontab that starts something: five fields of time, and then a download, a shell or a decoder.
+#: A line of a crontab that starts something: five fields of time with a star in them, or a word for them, and then a
+#: download, a shell or a decoder.
+_WHEN = r"(?:(?=[\d*/, \t-]*\*)(?:[\d*/,-]+[ \t]+){5}|@(?:reboot|hourly|daily|weekly|monthly)[ \t])"
 _CRON = re.compile(
-    r"^\s*(?:[\d*/,-]+\s+){5}.*?(?:\b(?:curl|wget|wd1|cd1|bash|sh|python[23]?|perl|base64|chattr|nc)\b|/tmp/|/dev/tcp/)",
+    rf"^[ \t]*{_WHEN}.*?"
+    r"(?:\b(?:curl|wget|wd1|cd1|bash|sh|python[23]?|perl|base64|chattr|nc)\b|/tmp/|/dev/tcp/)",
     re.MULTILINE,
 )
 #: A line of authorized_keys: at the beginning of a line, and long enough to be a key.
@@ -77,10 +80,16 @@ def _surrounded(sample: Sample) -> str:
 
 def _in_settings(node: Node) -> Iterator[str]:
     folder, file = node.setting("dir") or "", node.setting("dbfilename") or ""
-    if _FOLDERS.fullmatch(folder):
+    if _FOLDERS.fullmatch(folder) and not (_beside_its_program(node, folder) and file.endswith(".rdb")):
         yield f"dir is {folder} (CONFIG GET), where snapshots become something that the system runs or trusts"
     if _FILES.fullmatch(file):
         yield f"dbfilename is {file} (CONFIG GET), which is no name of a snapshot"
+
+
+def _beside_its_program(node: Node, folder: str) -> bool:
+    """Started by hand from where it was installed to; nothing there is run because it is named ``dump.rdb``."""
+    program = node.seen.info.get("executable", "") if node.seen else ""
+    return program.rpartition("/")[0] == folder.rstrip("/") != ""
 
 
 def _in_modules(node: Node) -> Iterator[str]:
@@ -94,9 +103,10 @@ def _strangers(checkup: Checkup, node: Node, view: NodeView) -> Iterator[str]:
     primary = checkup.primary_of(node)
     if view.primary is not None and (primary is None or primary.seen is None):
         visit = checkup.visits.get(view.primary)
-        # one that says nothing may hang; and in a Cluster nobody is told whom to follow by REPLICAOF
-        if visit is not None and visit.connects and not (visit.ping or visit.silent or view.cluster):
-            yield f"it replicates from {view.primary} (INFO replication), where no Redis or Valkey answers PING"
+        # one that says nothing may hang, or wants a certificate; and in a Cluster nobody is told by REPLICAOF whom to follow
+        unclear = visit is None or visit.ping or visit.silent or visit.tls or view.cluster
+        if visit is not None and visit.connects and not unclear:
+            yield f"it replicates from {view.primary} (INFO replication), where no Redis or Valkey answers PING and INFO"
         elif _outside(checkup, view.primary):
             yield f"it replicates from {view.primary} (INFO replication), which is not in the deployment file"
     for line in view.replicas:
