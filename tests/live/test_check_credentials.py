@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from redkeep.errors import RefusedError
-from tests.live.deployments import has_replicas, replicated
+from tests.live.deployments import has_replicas, replicated, watched
 from tests.live.doctor import doctor
 from tests.live.pretenders import Pretender, each, pretending
 from tests.live.public import ALSO_PUBLIC, PUBLIC, in_public_network, needs_network
@@ -84,6 +85,45 @@ def test_a_name_stands_for_its_addresses(binary: Binary, tmp_path: Path) -> None
         told = doctor(f"localhost:{primary.port}", password=PASSWORD)
         assert told.checked.servers == 2
         assert not told.of("not-checked"), told.told
+
+
+def test_sentinels_with_a_password_of_their_own(binary: Binary, tmp_path: Path) -> None:
+    """Each of both is given once, and is enough for all servers and all Sentinels, in whatever order they are named."""
+    secret, other = f"requirepass {PASSWORD}\nmasterauth {PASSWORD}\n", PASSWORD[::-1]
+    more = f"sentinel auth-pass shop {PASSWORD}\nrequirepass {other}\nsentinel sentinel-pass {other}\n"
+    with (
+        replicated(binary, tmp_path, primary=secret, replicas=(secret,), password=PASSWORD) as (primary, _),
+        watched(binary, tmp_path / "a", primary, extra=more) as a,
+        watched(binary, tmp_path / "b", primary, extra=more) as b,
+    ):
+        for sentinel in (a, b):
+            commands = sentinel.client(password=other)
+            until(partial(known, commands), what="the other Sentinel")
+        server = f"redis://:{PASSWORD}@127.0.0.1:{primary.port}"
+        watcher = f"sentinel://:{other}@127.0.0.1:{a.port}/shop"
+        for targets, password in (((watcher, server), ""), ((server, watcher), ""), ((watcher,), PASSWORD)):
+            told = doctor(*targets, password=password)
+            assert (told.checked.servers, told.checked.sentinels) == (2, 2)
+            assert not told.of("not-checked"), told.told
+        told = doctor(server)
+        assert "WRONGPASS" in told.only("not-checked").evidence
+
+
+def known(sentinel: Any) -> bool:
+    return len(sentinel.execute_command("SENTINEL", "SENTINELS", "shop")) == 1
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "sentinels"])
+def test_where_tls_was_named_it_is_not_sent_in_clear_text(scheme: str) -> None:
+    """Whoever sits in between could take the place of a server, and speak no TLS."""
+    with pretending(WANTS_A_PASSWORD) as rogue:
+        target = f"{scheme}://:{PASSWORD}@127.0.0.1:{rogue.port}"
+        with pytest.raises(RefusedError, match="no TLS there"):
+            doctor(target)
+        assert PASSWORD.encode() not in rogue.heard
+        with pytest.raises(Exception, match="not let in"):
+            doctor(target, allow_clear_text=True)
+        assert PASSWORD.encode() in rogue.heard
 
 
 def test_a_named_pretender_that_refuses_is_an_error_and_no_clean_bill(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ class Memory:
 
 @dataclass
 class Visitor:
-    """``logins``: by address, with one for all others under ``None``. ``tls`` is tried first, or what ``schemes`` say.
+    """``logins``: by address, with one for all others under ``None``; where that is refused, those of other addresses are
+    tried, since Sentinels may have a password of their own. ``tls`` is tried first, or what ``schemes`` say.
 
     ``away``: it starts on another machine, whose loopback is not the one that the user means, unless it is among ``meant``.
     """
@@ -128,19 +129,45 @@ class Visitor:
             if met.client is not None:
                 met.client.close()
 
+    def _logins_for(self, address: Address) -> list[Login]:
+        """Those with a password, the likeliest one first."""
+        own = self.logins.get(address)
+        found = [own] if own else [*filter(None, [self.logins.get(None)]), *self.logins.values()]
+        return [login for login in dict.fromkeys(found) if login.password]
+
     async def _logged_in(self, met: Met, address: Address, ip: str, vouched: bool) -> Met:
-        login = self.logins.get(address) or self.logins.get(None)
-        wanted = login is not None and bool(login.password)
+        logins = self._logins_for(address)
         if met.client is None or (
-            met.visit.anonymous_info and not (wanted and login and login.user != "default")
+            met.visit.anonymous_info and not any(login.user != "default" for login in logins)
         ):
             return met
-        if login is None or not wanted:
+        if not logins:
             return Met(replace(met.visit, login_detail="no password was given"), met.client)
-        if self.away and is_loopback(ip) and address not in self.meant:
-            reason = "the password was not sent: loopback of another machine than this one"
+        if reason := self._withheld(met.visit, address, ip, vouched):
             return Met(replace(met.visit, login="withheld", login_detail=reason), met.client)
-        certificate = met.visit.certificate
+        refusal, run_id, used = "", "", logins[0]
+        try:
+            for used in logins:
+                said, run_id = await log_in(met.client, used)
+                refusal = said and (refusal or said)
+                if not refusal:
+                    break
+        except WireError as error:
+            return Met(replace(met.visit, detail=error.what))
+        state: LoginState = "refused" if refusal else "ok"
+        run_id = run_id or met.visit.run_id
+        weak = "" if refusal else weakness(used.password)
+        visit = replace(met.visit, login=state, login_detail=refusal, run_id=run_id, weakness=weak)
+        return Met(visit, met.client)
+
+    def _withheld(self, visit: Visit, address: Address, ip: str, vouched: bool) -> str:
+        """Why no password is sent there; empty where it is."""
+        if self.away and is_loopback(ip) and address not in self.meant:
+            return "the password was not sent: loopback of another machine than this one"
+        everywhere = bool(self.schemes) and all(self.schemes.values())
+        if not visit.tls and self.schemes.get(address, everywhere) and not self.policy.allow_clear_text:
+            return "the password was not sent: no TLS there, where TLS was named (redis://, or --allow-clear-text)"
+        certificate = visit.certificate
         peer = Peer(
             ip,
             named=address in self.named,
@@ -148,21 +175,9 @@ class Visitor:
             encrypted=bool(certificate and certificate.trusted),
             own_ca=self.own_ca,
         )
-        if met.visit.tls and not peer.encrypted:
-            reason = "the password was not sent: its certificate is not trusted (--ca FILE names the CA)"
-        else:
-            reason = self.policy.withheld(peer)
-        if reason:
-            return Met(replace(met.visit, login="withheld", login_detail=reason), met.client)
-        try:
-            refusal, run_id = await log_in(met.client, login)
-        except WireError as error:
-            return Met(replace(met.visit, detail=error.what))
-        state: LoginState = "refused" if refusal else "ok"
-        run_id = run_id or met.visit.run_id
-        weak = "" if refusal else weakness(login.password)
-        visit = replace(met.visit, login=state, login_detail=refusal, run_id=run_id, weakness=weak)
-        return Met(visit, met.client)
+        if visit.tls and not peer.encrypted:
+            return "the password was not sent: its certificate is not trusted (--ca FILE names the CA)"
+        return self.policy.withheld(peer)
 
     async def _knock(self, address: Address, ip: str) -> Met:
         trust = Trust(self.context, None if self.own_ca else address.host) if self.context else None

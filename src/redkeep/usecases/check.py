@@ -187,7 +187,8 @@ def _visitor(targets: Sequence[Target], access: Access) -> Visitor:
     if access.password:
         logins[None] = Login(access.user or "default", access.password)
     elif given:
-        logins[None] = logins[given[0].address]
+        servers = [t for t in given if not t.sentinel] or given
+        logins[None] = logins[servers[0].address]
     tls = any(t.tls for t in targets)
     policy = Policy(trust_discovered=access.trust_discovered, allow_clear_text=access.allow_clear_text)
     return Visitor(

@@ -131,7 +131,8 @@ def _of_others(checkup: Checkup, visitor: Visitor, file: Spec | None, posts: Out
     checked = judged(checkup, file, posts)
     login = visitor.logins.get(None)
     given = None
-    if login is not None and login.password:
+    # with several, it is not known whose the one for all others is
+    if login is not None and login.password and len(set(visitor.logins.values())) == 1:
         given = Login("" if login.user == "default" else login.user, login.password)
     case = Case(
         checkup,
