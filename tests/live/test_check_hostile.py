@@ -81,6 +81,15 @@ def diagnose(answer: Answer) -> Diagnosis | RedkeepError:
         lying("", other=b"*2\r\n$1\r\na\r\n:1\r\n"),
         lying("", other=bulk("x y z\n" * 100)),
         lying("", other=b"*1\r\n*3\r\n:0\r\n:1\r\n*3\r\n*0\r\n:7\r\n:8\r\n"),
+        lying("used_memory:none\r\n"),
+        lying(
+            f"used_memory:{'9' * 5000}\r\nrepl_backlog_size:-1\r\nslave0:ip=a,port=1,state=online,offset={'9' * 5000}"
+        ),
+        lying(
+            "cluster_enabled:1\r\nuptime_in_seconds:\u00b2\r\n",
+            other=b"*2\r\n$9\r\nmaxmemory\r\n$2\r\n\xc2\xb2\r\n",
+        ),
+        lying("", other=b"*2\r\n$11\r\ntcp-backlog\r\n$2\r\n\xc2\xb2\r\n"),
         lying("", role="sentinel"),
         lying("redis_mode:sentinel", other=b"*1\r\n*2\r\n$4\r\nname\r\n$1\r\nx\r\n"),
     ],

@@ -19,6 +19,9 @@ Role = Literal["primary", "replica", "sentinel"]
 
 _FAILING = frozenset({"fail", "fail?"})
 
+#: Of a number of 64 bits, at most.
+_DIGITS = 20
+
 #: A node's Cluster bus listens this far above its port.
 BUS_OFFSET = 10_000
 
@@ -160,8 +163,9 @@ class NodeView(Value):
 
     @property
     def memory(self) -> int:
-        """Bytes that the data takes."""
-        return int(self.info.get("used_memory", "0"))
+        """Bytes that the data takes; 0 where it says no number."""
+        said = self.info.get("used_memory", "")
+        return int(said) if said.isascii() and said.isdigit() and len(said) < _DIGITS else 0
 
 
 class Listener(Value):

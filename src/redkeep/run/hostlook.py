@@ -16,6 +16,7 @@ from redkeep.hosts.local import LocalHost
 from redkeep.hosts.processes import ServerProcess, processes
 from redkeep.model.checkup import Checkup, HostView, Node, ProcessFacts
 from redkeep.model.topology import HostFacts, Listener, NodeView, Unreachable
+from redkeep.planning.rules.words import number
 
 if TYPE_CHECKING:
     from redkeep.hosts.base import Host
@@ -96,8 +97,8 @@ def _pid(owners: Mapping[int, int], node: Node, view: NodeView) -> int:
     """Who listens there, where the host tells; a server in a container knows only its number in there."""
     port = view.info.get("tcp_port", "0")
     said = view.info.get("process_id", "")
-    listening = owners.get(node.address.port) or owners.get(int(port) if port.isdigit() else 0)
-    return listening or (int(said) if said.isdigit() else 0)
+    listening = owners.get(node.address.port) or owners.get(number(port))
+    return listening or max(0, number(said))
 
 
 def is_here(address: str) -> bool:

@@ -14,6 +14,7 @@ from redkeep.model.spec import Eviction, load
 from redkeep.model.topology import Unreachable
 from redkeep.planning.evidence.trust import is_loopback, is_public
 from redkeep.planning.rules.sentinels import groups
+from redkeep.planning.rules.words import number
 from redkeep.usecases.check import Access, examine, require_one
 from redkeep.usecases.init import one_line, scalar
 
@@ -128,8 +129,8 @@ def _engine(checkup: Checkup) -> _Line:
 
 def _settings(checkup: Checkup) -> Iterable[_Line]:
     memory = _common(checkup, "maxmemory")
-    if memory and memory.isdigit() and int(memory) >= 1024**2:
-        yield _Line("maxmemory", memory, "bytes, of each node")
+    if number(memory) >= 1024**2:
+        yield _Line("maxmemory", str(number(memory)), "bytes, of each node")
     else:
         yield _Line("maxmemory", comment=_different(checkup, "maxmemory", "no limit is set"))
     eviction = _common(checkup, "maxmemory-policy")
@@ -184,9 +185,9 @@ def _timing(checkup: Checkup, mode: str) -> Iterable[_Line]:
         source = "down-after-milliseconds"
     else:
         return
-    usable = [v for v in values if v.isdigit() and 200 <= int(v) <= 600_000]
+    usable = [v for v in values if 200 <= number(v) <= 600_000]
     if len(values) == 1 and usable:
-        yield _Line("failover", usable[0], f"milliseconds: {source}")
+        yield _Line("failover", str(number(usable[0])), f"milliseconds: {source}")
     else:
         yield _Line("failover", comment=f"{source} is {', '.join(sorted(values)) or 'not known'}")
 

@@ -192,7 +192,7 @@ async def hello_sentinels(client: Client, count: int) -> tuple[Greeting, ...]:
             break
         if isinstance(message, list) and len(message) == 3:
             parts = replies.text(message[2]).split(",")
-            if len(parts) >= 8 and parts[1].isdigit() and int(parts[1]) < 65536:
+            if len(parts) >= 8 and parts[1].isascii() and parts[1].isdigit() and len(parts[1]) < 6:
                 found[parts[2]] = Greeting(Address(parts[0], int(parts[1])), parts[2])
     return tuple(found.values())
 

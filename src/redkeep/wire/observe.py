@@ -97,14 +97,14 @@ def _view(
     is_replica = info.get("role") == "slave"
     sentinel = info.get("redis_mode") == "sentinel" or info.get("server_mode") == "sentinel"
     offset = info.get("slave_repl_offset") if is_replica else info.get("master_repl_offset")
-    primary = Address(info["master_host"], int(info["master_port"])) if is_replica else None
+    primary = Address(info["master_host"], replies.integer(info["master_port"])) if is_replica else None
     return NodeView(
         role="sentinel" if sentinel else "replica" if is_replica else "primary",
         engine=Engine.from_info(info),
         run_id=info.get("run_id", ""),
         info=info,
         config={} if isinstance(config, ReplyError) else replies.flat_map(config),
-        offset=int(offset or 0),
+        offset=replies.integer(offset or 0),
         primary=primary,
         link_up=not is_replica or info.get("master_link_status") == "up",
         syncing=info.get("master_sync_in_progress") == "1",
@@ -113,7 +113,9 @@ def _view(
         monitored=monitored,
         acl=() if isinstance(acl, ReplyError) else tuple(replies.text(line) for line in acl),
         keys=sum(
-            int(replies.fields(info[k]).get("keys", 0)) for k in info if k[:2] == "db" and k[2:].isdigit()
+            replies.integer(replies.fields(info[k]).get("keys", 0))
+            for k in info
+            if k[:2] == "db" and k[2:].isdigit()
         ),
     )
 

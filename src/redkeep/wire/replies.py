@@ -10,12 +10,22 @@ from redkeep.errors import ReplyError
 from redkeep.model.slots import SlotRange
 from redkeep.model.topology import Address, ClusterNode, ClusterView, ReplicaLine, SentinelEntry, Watched
 
+_TOO_LARGE = 1 << 64
+
 
 def text(value: Any) -> str:
     """A reply as text; broken UTF-8 stays visible as \\xNN."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return str(value)
+
+
+def integer(said: str | int) -> int:
+    """A number as servers have them, of 64 bits. Raises ``ValueError``."""
+    found = int(said)
+    if abs(found) >= _TOO_LARGE:
+        raise ValueError(f"a number of {len(str(found))} digits")
+    return found
 
 
 def info(reply: Any) -> dict[str, str]:
@@ -60,10 +70,10 @@ def replica_lines(found: Mapping[str, str]) -> tuple[ReplicaLine, ...]:
             f = fields(found[key])
             lines.append(
                 ReplicaLine(
-                    Address(f["ip"], int(f["port"])),
+                    Address(f["ip"], integer(f["port"])),
                     f.get("state", ""),
-                    int(f.get("offset", 0)),
-                    int(f.get("lag", -1)),
+                    integer(f.get("offset", 0)),
+                    integer(f.get("lag", -1)),
                 )
             )
     return tuple(lines)
@@ -84,16 +94,16 @@ def cluster_node(line: str) -> ClusterNode:
     for item in parts[8:]:
         if item.startswith("["):
             if match := re.fullmatch(r"\[(\d+)-([<>])-(\w+)\]", item):
-                (migrating if match[2] == ">" else importing)[int(match[1])] = match[3]
+                (migrating if match[2] == ">" else importing)[integer(match[1])] = match[3]
         elif item:
             ranges.append(SlotRange.parse(item))
     return ClusterNode(
         id=parts[0],
-        address=Address(host, int(port or 0)),
-        bus_port=int(bus or 0),
+        address=Address(host, integer(port or 0)),
+        bus_port=integer(bus or 0),
         flags=frozenset(parts[2].split(",")),
         primary_id="" if parts[3] == "-" else parts[3],
-        config_epoch=int(parts[6]),
+        config_epoch=integer(parts[6]),
         link_up=parts[7] == "connected",
         slots=tuple(ranges),
         migrating=migrating,
@@ -133,8 +143,8 @@ def cluster_view(nodes_reply: Any, info_reply: Any, lines: Lines | None = None) 
     return ClusterView(
         my_id=mine,
         state_ok=state.get("cluster_state") == "ok",
-        slots_assigned=int(state.get("cluster_slots_assigned", 0)),
-        current_epoch=int(state.get("cluster_current_epoch", 0)),
+        slots_assigned=integer(state.get("cluster_slots_assigned", 0)),
+        current_epoch=integer(state.get("cluster_current_epoch", 0)),
         nodes=nodes,
     )
 
@@ -143,10 +153,10 @@ def sentinel_entry(entry: Mapping[str, str], replicas: Any, sentinels: Any) -> S
     """One of SENTINEL MASTERS with its SENTINEL REPLICAS and SENTINEL SENTINELS."""
     return SentinelEntry(
         name=entry["name"],
-        address=Address(entry["ip"], int(entry["port"])),
+        address=Address(entry["ip"], integer(entry["port"])),
         flags=frozenset(entry.get("flags", "").split(",")),
-        quorum=int(entry.get("quorum", 0)),
-        config_epoch=int(entry.get("config-epoch", 0)),
+        quorum=integer(entry.get("quorum", 0)),
+        config_epoch=integer(entry.get("config-epoch", 0)),
         replicas=_addresses(replicas),
         sentinels=_addresses(sentinels),
         settings=dict(entry),
@@ -159,7 +169,10 @@ def _watched(reply: Any) -> tuple[Watched, ...]:
     entries = [flat_map(e) for e in reply] if isinstance(reply, Sequence) else []
     return tuple(
         Watched(
-            Address(e["ip"], int(e["port"])), e.get("runid", ""), frozenset(e.get("flags", "").split(",")), e
+            Address(e["ip"], integer(e["port"])),
+            e.get("runid", ""),
+            frozenset(e.get("flags", "").split(",")),
+            e,
         )
         for e in entries
         if "ip" in e and "port" in e
@@ -170,4 +183,4 @@ def _addresses(reply: Any) -> tuple[Address, ...]:
     if not isinstance(reply, Sequence):
         return ()
     entries = [flat_map(e) for e in reply]
-    return tuple(Address(e["ip"], int(e["port"])) for e in entries if "ip" in e and "port" in e)
+    return tuple(Address(e["ip"], integer(e["port"])) for e in entries if "ip" in e and "port" in e)

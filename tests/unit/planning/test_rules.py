@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from redkeep.model.checkup import Checkup, Details, Node, Visit
+import pytest
+
+from redkeep.model.checkup import Checkup, Details, HostView, Node, ProcessFacts, Visit
 from redkeep.model.engine import Engine, Version
 from redkeep.model.spec import Spec, load
-from redkeep.model.topology import Address, ClusterNode, ClusterView, NodeView, Unreachable
-from redkeep.planning.rules import judge
+from redkeep.model.topology import (
+    Address,
+    ClusterNode,
+    ClusterView,
+    HostFacts,
+    NodeView,
+    ReplicaLine,
+    Unreachable,
+)
+from redkeep.planning.rules import RULES, Found, judge
+from redkeep.planning.rules.registry import Rule
 
 ENGINE = Engine("redis", Version(7, 0, 15))
 OPEN = Visit("open", ping="PONG", anonymous_info=True)
@@ -78,6 +90,93 @@ def test_what_was_refused_is_said_once_for_all_nodes() -> None:
     assert config.evidence == "CONFIG GET: NOPERM no"
     assert config.subject == "203.0.113.11:6379, 203.0.113.11:6380"
     assert "keepalive-off" in config.why
+
+
+#: What is no number, or none that a server has.
+NONSENSE = (
+    "\u00b2",
+    "9" * 5000,
+    "-1",
+    "nan",
+    "inf",
+    "",
+    "x",
+    "1_0",
+    "{0}",
+    "%s",
+    "[::1",
+    "99999999999999999999999",
+)
+NUMBERS = (
+    *(
+        "used_memory",
+        "repl_backlog_size",
+        "uptime_in_seconds",
+        "rdb_last_save_time",
+        "master_link_down_since_seconds",
+    ),
+    *("latest_fork_usec", "instantaneous_output_repl_kbps", "maxmemory", "executable"),
+)
+SETTINGS = (
+    "maxmemory",
+    "tcp-backlog",
+    "maxclients",
+    "replica-announce-port",
+    "cluster-node-timeout",
+    "bind",
+    "save",
+    "dir",
+)
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_nonsense_in_place_of_numbers_is_no_reason_to_fail(nonsense: str) -> None:
+    """No rule fails, which would be told as ``not-checked``."""
+    replicas = (ReplicaLine(Address("203.0.113.12", 6379), "online", 1, 1),)
+    fields: dict[str, Any] = dict.fromkeys(HostFacts.__annotations__, ()) | {
+        "system": "debian",
+        "system_version": "12",
+        "memory": 1 << 30,
+        "clock": 0.0,
+        "clock_uncertainty": 0.1,
+        "kernel": {"net.core.somaxconn": "128"},
+    }
+    facts = HostFacts(**fields)
+    hosts = {"203.0.113.11": HostView(facts)}
+    details = Details(later={"master_repl_offset": nonsense}, seconds=1.0)
+    process = ProcessFacts(
+        pid=1, settings={"maxclients": (nonsense,)}, open_files=1024, restart="always", file_changed=1.0
+    )
+    for name in (*NUMBERS, ""):
+        info = {"repl_backlog_size": "1", "rdb_last_bgsave_status": "err"} | (
+            {name: nonsense} if name else {}
+        )
+        for setting in SETTINGS if not name else ("port",):
+            one = node(
+                6379,
+                config={"save": "60 1", "appendonly": "no", setting: nonsense},
+                info=info,
+                replicas=replicas,
+            )
+            found = judge(
+                replace(checkup(replace(one, details=details, process=process)), hosts=hosts)
+            ).report.findings
+            assert not [f for f in found if "makes no sense" in f.evidence], (name, setting, found)
+
+
+def test_a_rule_that_fails_is_told_and_the_others_look() -> None:
+    def broken(_: Checkup) -> Iterator[Found]:
+        yield Found("a", "b", "c", "d" * int("what is this?"))
+
+    RULES["broken"] = Rule("broken", "error", (), broken)
+    try:
+        findings = judge(checkup(node(6379))).report.findings
+    finally:
+        del RULES["broken"]
+    (found,) = (f for f in findings if "broken" in f.evidence)
+    assert (found.rule, found.severity) == ("not-checked", "info")
+    assert "what is this?" in found.evidence, found
+    assert "public-exposure" in {f.rule for f in findings}
 
 
 def test_an_unreachable_node_is_named() -> None:

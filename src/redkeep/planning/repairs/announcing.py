@@ -21,6 +21,7 @@ from redkeep.planning.repairs.base import (
 from redkeep.planning.repairs.useless import rule_of, useless
 from redkeep.planning.rules.clusterviews import Whole, wholes
 from redkeep.planning.rules.meant import unannounced
+from redkeep.planning.rules.words import number
 
 #: A replica that connects anew says its address again; what it missed meanwhile it gets from the backlog.
 _CONNECT_ANEW: Command = ("CLIENT", "KILL", "TYPE", "master")
@@ -34,7 +35,7 @@ def replicas(case: Case) -> Repairs:
 
 
 def _replica(checkup: Checkup, node: Node, view: NodeView, right: str) -> Repairs:
-    port = int(node.setting("replica-announce-port") or 0) or int(view.info.get("tcp_port") or 0)
+    port = number(node.setting("replica-announce-port")) or number(view.info.get("tcp_port"))
     configured = node.setting("replica-announce-ip")
     if configured is None or port != node.address.port:
         return

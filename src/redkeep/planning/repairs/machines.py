@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from redkeep.model.plan import Step
 from redkeep.planning.repairs.base import Case
 from redkeep.planning.rules.machines import Machine, machines
+from redkeep.planning.rules.words import number
 
 #: Read at every start of the machine; ours alone, so that they can be taken away again.
 _SYSCTL = "/etc/sysctl.d/90-redkeep-check.conf"
@@ -76,7 +77,7 @@ def machine_repairs(case: Case) -> Iterator[MachineRepair]:
 def _listen_backlog(machine: Machine) -> Iterator[MachineRepair]:
     setting = "net.core.somaxconn"
     limit = machine.facts.kernel.get(setting, "")
-    wanted = [int(b) for n in machine.servers if (b := n.setting("tcp-backlog") or "").isdigit()]
+    wanted = [backlog for n in machine.servers if (backlog := number(n.setting("tcp-backlog")))]
     if limit.isdigit() and wanted and int(limit) < max(wanted) <= _MOST and not _is_fixed(machine, setting):
         value = max(wanted)
         yield MachineRepair(

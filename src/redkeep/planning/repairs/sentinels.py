@@ -21,6 +21,7 @@ from redkeep.planning.repairs.base import (
 from redkeep.planning.repairs.useless import rule_of, useless
 from redkeep.planning.rules.ghosts import ghost
 from redkeep.planning.rules.sentinels import groups, majority
+from redkeep.planning.rules.words import number
 
 #: What SENTINEL SET can say again of what SENTINEL MASTER shows.
 _TIMES = ("down-after-milliseconds", "failover-timeout", "parallel-syncs")
@@ -73,7 +74,7 @@ def _comes_back(checkup: Checkup, entry: SentinelEntry, primary: Node, watched: 
     node = checkup.by_id(watched.run_id) or checkup.at(watched.address)
     monitored = node.seen.monitored if node and node.seen else ()
     silent = watched.fields.get("last-hello-message", "")
-    greets = node is None and silent.isdigit() and int(silent) < _GREETS_MS
+    greets = node is None and 0 <= number(silent, -1) < _GREETS_MS
     return greets or any(e.name == entry.name for e in monitored)
 
 

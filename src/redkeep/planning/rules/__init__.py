@@ -53,7 +53,7 @@ from redkeep.planning.rules import (
 )
 from redkeep.planning.rules.accepted import reason
 from redkeep.planning.rules.registry import RULES, Found, Rule
-from redkeep.planning.rules.unchecked import unchecked
+from redkeep.planning.rules.unchecked import NOT_CHECKED, unchecked
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
@@ -89,10 +89,23 @@ def judge(checkup: Checkup, accepts: Spec | None = None) -> Judged:
     return Judged(Report.of(checkup.target, kept), tuple(suppressed))
 
 
+def _found(rule: Rule, checkup: Checkup) -> list[Found]:
+    """Servers may say anything: where one rule fails on it, that is told, and all others look all the same."""
+    try:
+        return list(rule.check(checkup))
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        said = f"what was seen makes no sense to {rule.id}: {type(error).__name__}: {str(error)[:80]}"
+        why = f"These rules did not look there: {rule.id}."
+        fix = "a server that says this is broken or lies; if all is well with it, this is a fault of Redkeep's: report it"
+        return [Found("deployment", said, why, fix, severity="info", rule=NOT_CHECKED)]
+
+
 def _findings(rule: Rule, checkup: Checkup) -> Iterator[Finding]:
-    for found in rule.check(checkup):
+    for found in _found(rule, checkup):
         severity = found.severity or rule.severity
-        finding = Finding(rule.id, severity, found.subject, found.evidence, found.why, found.fix)
+        finding = Finding(
+            found.rule or rule.id, severity, found.subject, found.evidence, found.why, found.fix
+        )
         accepted = found.accepted or reason(rule.id, checkup.spec)
         yield _lowered(finding, accepted) if accepted else finding
 

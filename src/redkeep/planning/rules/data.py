@@ -13,7 +13,7 @@ from redkeep.planning.evidence.drift import Difference, differences
 from redkeep.planning.placing.preflight import MEMORY_SHARE
 from redkeep.planning.rules.machines import Machine, machines, size, span
 from redkeep.planning.rules.registry import Found, rule
-from redkeep.planning.rules.words import cli, listed, set_and_keep_on
+from redkeep.planning.rules.words import cli, listed, number, set_and_keep_on
 
 if TYPE_CHECKING:
     from redkeep.model.checkup import Checkup, Node, ProcessFacts
@@ -106,13 +106,13 @@ _QUICK = ("supervise", "supervisord", "runsv", "circusd", "pm2")
 def _detection(checkup: Checkup, node: Node, view: NodeView) -> float | None:
     """Seconds until the others take it for dead; ``None`` where nobody would be promoted."""
     if view.cluster:
-        timeout = node.setting("cluster-node-timeout") or ""
-        return int(timeout) / 1000 if timeout.isdigit() else None
+        timeout = number(node.setting("cluster-node-timeout"))
+        return timeout / 1000 if timeout > 0 else None
     found = [
-        int(e.settings["down-after-milliseconds"]) / 1000
+        ms / 1000
         for _, sentinel in checkup.sentinels
         for e in sentinel.monitored
-        if checkup.at(e.address) is node and e.settings.get("down-after-milliseconds", "").isdigit()
+        if checkup.at(e.address) is node and (ms := number(e.settings.get("down-after-milliseconds"))) > 0
     ]
     return max(found, default=None)
 
@@ -153,9 +153,9 @@ def _failures(checkup: Checkup, node: Node, view: NodeView) -> Iterator[str]:
 
 
 def _since(checkup: Checkup, saved: str) -> str:
-    if not saved.isdigit() or int(saved) == 0:
+    if (when := number(saved)) <= 0:
         return ""
-    ago = max(0.0, checkup.time.timestamp() - int(saved))
+    ago = max(0.0, checkup.time.timestamp() - when)
     return f", the last good snapshot is {span(ago)} old"
 
 
@@ -191,7 +191,8 @@ def maxmemory_unset(checkup: Checkup) -> Iterator[Found]:
 def _limit(node: Node, view: NodeView) -> int | None:
     """``None`` where it could not be read. INFO has it as well, for those who may not use CONFIG."""
     text = node.setting("maxmemory") or view.info.get("maxmemory", "")
-    return int(text) if text.isdigit() else None
+    found = number(text, -1)
+    return found if found >= 0 else None
 
 
 @rule("maxmemory-over-host", "error", needs=("host",))
@@ -308,11 +309,11 @@ def _files(nodes: list[Node]) -> str:
 def _edited(checkup: Checkup, node: Node, view: NodeView) -> datetime | None:
     """When its file was changed after its start, by this machine's clock."""
     process, host = node.process, checkup.hosts.get(node.host)
-    age = view.info.get("uptime_in_seconds", "")
-    if process is None or process.file_changed is None or not host or not host.seen or not age.isdigit():
+    age = number(view.info.get("uptime_in_seconds"), -1)
+    if process is None or process.file_changed is None or not host or not host.seen or age < 0:
         return None
     changed = process.file_changed - host.seen.clock
-    started = checkup.time.timestamp() - int(age)
+    started = checkup.time.timestamp() - age
     return datetime.fromtimestamp(changed, checkup.time.tzinfo) if changed > started + _PRECISION else None
 
 
@@ -331,7 +332,7 @@ def _who(checkup: Checkup, node: Node, found: list[Difference], edited: datetime
 
 
 def _has_start(node: Node) -> bool:
-    return node.seen is not None and node.seen.info.get("uptime_in_seconds", "").isdigit()
+    return node.seen is not None and number(node.seen.info.get("uptime_in_seconds"), -1) >= 0
 
 
 def _drift_fix(checkup: Checkup, nodes: list[Node], drift: _Drift) -> str:

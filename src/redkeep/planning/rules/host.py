@@ -17,7 +17,7 @@ from redkeep.planning.evidence.lifecycle import (
 from redkeep.planning.placing.preflight import LEAST_DISK, clock_skew
 from redkeep.planning.rules.machines import Machine, machines, size
 from redkeep.planning.rules.registry import Found, rule
-from redkeep.planning.rules.words import listed
+from redkeep.planning.rules.words import listed, number
 
 if TYPE_CHECKING:
     from redkeep.model.checkup import Checkup, Disk, Node, Package
@@ -119,7 +119,7 @@ def listen_backlog(checkup: Checkup) -> Iterator[Found]:
         limit = machine.facts.kernel.get("net.core.somaxconn", "")
         if not limit.isdigit():
             continue
-        wanted = [(n, int(b)) for n in machine.servers if (b := n.setting("tcp-backlog") or "").isdigit()]
+        wanted = [(n, backlog) for n in machine.servers if (backlog := number(n.setting("tcp-backlog")))]
         cut = [n for n, backlog in wanted if backlog > int(limit)]
         if cut:
             most = max(backlog for _, backlog in wanted)
@@ -138,12 +138,12 @@ def listen_backlog(checkup: Checkup) -> Iterator[Found]:
 def file_limit(checkup: Checkup) -> Iterator[Found]:
     groups: dict[tuple[int, int, int], list[Node]] = defaultdict(list)
     for node, _ in checkup.servers:
-        process, running = node.process, node.setting("maxclients") or ""
-        if process is None or process.open_files is None or not running.isdigit():
+        process, running = node.process, number(node.setting("maxclients"), -1)
+        if process is None or process.open_files is None or running < 0:
             continue
         wanted = _wanted_clients(node)
-        if int(running) < wanted and process.open_files < wanted + _OWN:
-            groups[process.open_files, int(running), wanted].append(node)
+        if running < wanted and process.open_files < wanted + _OWN:
+            groups[process.open_files, running, wanted].append(node)
     for (files, lowered, asked), nodes in groups.items():
         unit = next((n.process.supervisor for n in nodes if n.process and n.process.supervisor), "its unit")
         yield Found(
@@ -159,7 +159,7 @@ def file_limit(checkup: Checkup) -> Iterator[Found]:
 def _wanted_clients(node: Node) -> int:
     values = (node.process.settings or {}).get("maxclients", ()) if node.process else ()
     value = values[-1] if values else ""
-    return int(value) if value.isdigit() else _MAXCLIENTS
+    return number(value, _MAXCLIENTS)
 
 
 @rule("clock-skew", "warning", needs=("host",))

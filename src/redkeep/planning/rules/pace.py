@@ -111,7 +111,7 @@ def wants_second_look(view: NodeView) -> bool:
 def wanted_backlog(primary: Node, view: NodeView) -> int:
     """Bytes; 0 where what it has is enough."""
     backlog, rate = number(view.info.get("repl_backlog_size")), write_rate(primary, view)
-    if not view.replicas or not backlog or rate * _BACKLOG_S <= backlog:
+    if not view.replicas or backlog <= 0 or rate * _BACKLOG_S <= backlog:
         return 0
     return _round_up(int(rate * _BACKLOG_S * _SPARE))
 

@@ -13,7 +13,7 @@ from redkeep.planning.rules.ghosts import ghost
 from redkeep.planning.rules.meant import meant_for_others, unannounced
 from redkeep.planning.rules.mending import address_for, announce_fix, reset_fix
 from redkeep.planning.rules.registry import Found, rule
-from redkeep.planning.rules.words import cli, listed, set_and_keep
+from redkeep.planning.rules.words import cli, listed, number, set_and_keep
 
 
 def _by_address(found: Iterable[Handout]) -> dict[Address, list[Handout]]:
@@ -136,7 +136,7 @@ def announce_differs(checkup: Checkup) -> Iterator[Found]:
         primary = checkup.primary_of(node)
         if view.cluster or not configured or primary is None or primary.seen is None or not view.link_up:
             continue
-        port = int(node.setting("replica-announce-port") or 0) or node.address.port
+        port = number(node.setting("replica-announce-port")) or node.address.port
         listed_there = [line.address for line in primary.seen.replicas]
         if Address(configured, port) not in listed_there:
             yield Found(

@@ -24,7 +24,7 @@ class Found(Value):
 
     ``subject``: the node (its name), the shard, the host, or ``deployment``. ``evidence``: the value and where it was
     read. ``why``: two sentences with what will happen. ``fix``: commands or settings, filled in.
-    ``accepted``: the reason why it counts as information only.
+    ``accepted``: the reason why it counts as information only. ``rule``: another rule's name than the one that looked.
     """
 
     subject: str
@@ -33,6 +33,7 @@ class Found(Value):
     fix: str
     severity: Severity | None = None
     accepted: str = ""
+    rule: str = ""
 
 
 Check = Callable[[Checkup], Iterator[Found]]

@@ -9,6 +9,8 @@ from redkeep.model.checkup import Checkup, Node
 
 #: Names in one sentence, at most.
 _NAMED = 6
+#: Servers count in 64 bits. Who says more makes fun of us.
+_TOO_LARGE = 1 << 64
 
 
 def listed(names: Iterable[object], limit: int = _NAMED) -> str:
@@ -47,8 +49,9 @@ def and_on(others: Sequence[Node]) -> str:
 
 
 def number(text: str | None, default: int = 0) -> int:
-    """What a server says is a number, or the default where it is none."""
+    """What a server says is a number, or the default where it is none, or one that no server has."""
     try:
-        return int(text) if text else default
+        found = int(text) if text else default
     except ValueError:
         return default
+    return found if abs(found) < _TOO_LARGE else default
