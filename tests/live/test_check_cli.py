@@ -13,7 +13,8 @@ import pytest
 
 from tests.cli import Redkeep
 from tests.live.deployments import FOR_OTHERS, watched
-from tests.live.servers import available, free_port, running
+from tests.live.servers import available, free_port, running, until
+from tests.live.test_rules_access import tls_files
 from tests.ports import free_block
 
 pytestmark = pytest.mark.live
@@ -146,8 +147,39 @@ def test_wrong_use(run: Redkeep, tmp_path: Path) -> None:
     run("check", "127.0.0.1", "--watch", "1", "--json").error(2, "--watch")
     run("check", "127.0.0.1", "--password-file", str(tmp_path / "none")).error(2, "cannot read the password")
     run("check", "127.0.0.1", "--ca", str(tmp_path / "none")).error(2, "no usable CA file")
+    run("check", "127.0.0.1", "--cert", str(tmp_path / "none")).error(2, "no usable certificate and key")
+    run("check", "127.0.0.1", "--key", str(tmp_path / "none")).error(
+        2, "a key without its certificate", "--cert"
+    )
     run.write("mode: standalone\nhosts: [local]\n")
     run("check").error(2, "nothing was deployed", "redkeep apply")
+
+
+def test_servers_that_ask_for_a_certificate(run: Redkeep, tmp_path: Path) -> None:
+    """The engines' default, where TLS is on."""
+    encrypted = [b for b in available() if b.engine.tls]
+    if not encrypted:
+        pytest.skip("no server with TLS here")
+    folder = tmp_path / "tls"
+    text = f"{tls_files(folder, 'a.example')}tls-auth-clients yes\ntls-replication yes\n"
+    with (
+        running(encrypted[0], folder, text, tls=True) as primary,
+        running(encrypted[0], tmp_path / "r", f"{text}replicaof 127.0.0.1 {primary.port}\n", tls=True),
+    ):
+        target, ca = f"rediss://127.0.0.1:{primary.port}", ("--ca", str(folder / "ca.crt"))
+        run("check", target, *ca).error(1, "a client's certificate (--cert, --key)", str(primary.port))
+        shown = (*ca, "--cert", str(folder / "host.crt"), "--key", str(folder / "host.key"))
+        until(lambda: run("check", target, *shown, "--json").json["nodes"] == {"servers": 2, "sentinels": 0})
+        both = folder / "both.pem"
+        both.write_bytes((folder / "host.crt").read_bytes() + (folder / "host.key").read_bytes())
+        told = run("check", target, *ca, "--cert", str(both), "--json").json
+        assert told["nodes"]["servers"] == 2
+        assert not [
+            f for f in told["findings"] if f["rule"] in ("not-checked", "signs-of-intrusion", "tls-mismatch")
+        ]
+        run("init", "--from", target, *shown).ok()
+        assert run("check", *shown, "--json").json["nodes"]["servers"] == 2
+        run("status", *shown).ok()
 
 
 def test_watching_tells_what_changes(run: Redkeep, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ class Wish(Value):
     user: str = ""
     password_file: Path | None = None
     ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
     trust_discovered: bool = False
     allow_clear_text: bool = False
     vantages: tuple[str, ...] = ()
@@ -53,6 +55,8 @@ def check(wish: Wish) -> int:
         wish.allow_clear_text,
         wish.vantages,
         wish.machines,
+        wish.cert,
+        wish.key,
     )
     if wish.fix:
         return _fix(targets, file, access, yes=wish.yes, json=wish.json)

@@ -25,6 +25,13 @@ PasswordFileOption = Annotated[
     Path | None, typer.Option("--password-file", help="Its first line is the password; - asks for it.")
 ]
 CaOption = Annotated[Path | None, typer.Option("--ca", help="The CA that signed the servers' certificates.")]
+CertOption = Annotated[
+    Path | None,
+    typer.Option("--cert", help="A client's certificate, where servers ask for one (tls-auth-clients yes)."),
+]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", help="Its private key, where that is not in the same file.")
+]
 TrustOption = Annotated[
     bool, typer.Option("--trust-discovered", help="Show the password to every node that others name.")
 ]

@@ -40,6 +40,7 @@ class Access(Value):
     """With what, and whom it may be shown. ``password`` is for targets whose URL has none.
 
     ``vantages``: hosts from which reachability is judged; ``machines``: logins of hosts that nodes run on.
+    ``cert`` and ``key``: what we show to servers that ask clients for a certificate.
     """
 
     user: str = ""
@@ -49,6 +50,8 @@ class Access(Value):
     allow_clear_text: bool = False
     vantages: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
+    cert: Path | None = None
+    key: Path | None = None
 
 
 class Checked(Value):
@@ -197,9 +200,26 @@ def _visitor(targets: Sequence[Target], access: Access) -> Visitor:
         frozenset(t.address for t in targets),
         tls=tls,
         schemes={t.address: t.tls for t in targets},
-        context=tls_context(access.ca) if tls or access.ca else None,
+        context=_context(access) if tls or access.ca or access.cert or access.key else None,
         own_ca=access.ca is not None,
     )
+
+
+def _context(access: Access) -> ssl.SSLContext:
+    """With the certificate that we show ourselves. Raises ``UsageError``."""
+    if access.key and not access.cert:
+        raise UsageError("a key without its certificate", where=str(access.key), next="name it with --cert")
+    context = tls_context(access.ca)
+    if access.cert:
+        try:
+            context.load_cert_chain(access.cert, access.key, password="")
+        except (OSError, ValueError, ssl.SSLError) as error:
+            where = f"{access.cert}{f', {access.key}' if access.key else ''}"
+            hint = (
+                "a certificate and its private key without a passphrase, in PEM form, in one file or in two"
+            )
+            raise UsageError(f"no usable certificate and key: {error}", where=where, next=hint) from None
+    return context
 
 
 def tls_context(ca: Path | None) -> ssl.SSLContext:

@@ -100,7 +100,9 @@ async def _greet(client: Client, visit: Visit) -> Met:
         silent = error.what == "no answer in time"
         # a server that hangs answers neither; one that only pretends may know no more than PING
         said = "breaks off in the middle of its answers" if client.was_answered else SILENT
-        return Met(replace(visit, detail=said if silent else error.what))
+        if visit.tls and not silent:
+            said = f"{error.what}, after the TLS handshake: it may ask for a client's certificate (--cert, --key)"
+        return Met(replace(visit, detail=said if silent or visit.tls else error.what))
     except WireError as error:
         return Met(replace(visit, detail=error.what))
     visit = replace(visit, ping=ping.what if isinstance(ping, ReplyError) else replies.text(ping)[:200])

@@ -9,8 +9,10 @@ import typer
 
 from redkeep.faces.options import (
     CaOption,
+    CertOption,
     ClearTextOption,
     JsonOption,
+    KeyOption,
     PasswordFileOption,
     TrustOption,
     UserOption,
@@ -35,6 +37,8 @@ def _check(
     user: UserOption = "",
     password_file: PasswordFileOption = None,
     ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     trust_discovered: TrustOption = False,
     allow_clear_text: ClearTextOption = False,
     from_: Annotated[
@@ -75,6 +79,8 @@ def _check(
             user=user,
             password_file=password_file,
             ca=ca,
+            cert=cert,
+            key=key,
             trust_discovered=trust_discovered,
             allow_clear_text=allow_clear_text,
             vantages=tuple(from_ or ()),

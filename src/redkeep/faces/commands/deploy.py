@@ -9,9 +9,11 @@ import typer
 from redkeep.faces.options import (
     DEFAULT_FILE,
     CaOption,
+    CertOption,
     ClearTextOption,
     FileOption,
     JsonOption,
+    KeyOption,
     PasswordFileOption,
     UserOption,
     VerboseOption,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from redkeep.model.events import Approve, Emit
     from redkeep.model.spec import Spec
     from redkeep.usecases.apply import Applied
+    from redkeep.usecases.check import Access
     from redkeep.usecases.plan import Planned
     from redkeep.usecases.status import Status
 
@@ -93,6 +96,8 @@ def status(
     user: UserOption = "",
     password_file: PasswordFileOption = None,
     ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     allow_clear_text: ClearTextOption = False,
     file: FileOption = DEFAULT_FILE,
     json: JsonOption = False,
@@ -104,7 +109,12 @@ def status(
     """
     spec = load_spec(file)
     if spec.adopted:
-        found = _status_of_adopted(spec, file, user, password_file, ca, allow_clear_text)
+        from redkeep.faces.passwords import asked_password, given_password
+        from redkeep.usecases.check import Access
+
+        password = given_password(password_file) if password_file else asked_password()
+        access = Access(user, password, ca, allow_clear_text=allow_clear_text, cert=cert, key=key)
+        found = _status_of_adopted(spec, file, access)
     else:
         from redkeep.usecases.status import status as use_case
 
@@ -118,15 +128,9 @@ def status(
     return 1 if found.state == "down" else 0
 
 
-def _status_of_adopted(
-    spec: Spec, file: Path, user: str, password_file: Path | None, ca: Path | None, allow_clear_text: bool
-) -> Status:
-    from redkeep.faces.passwords import asked_password, given_password
+def _status_of_adopted(spec: Spec, file: Path, access: Access) -> Status:
     from redkeep.usecases.adopted import status_of
-    from redkeep.usecases.check import Access
 
-    password = given_password(password_file) if password_file else asked_password()
-    access = Access(user, password, ca, allow_clear_text=allow_clear_text)
     return run(lambda approve, emit: status_of(spec, file, access))
 
 

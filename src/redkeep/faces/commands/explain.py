@@ -15,8 +15,10 @@ from redkeep.errors import UsageError
 from redkeep.faces.options import (
     DEFAULT_FILE,
     CaOption,
+    CertOption,
     ClearTextOption,
     JsonOption,
+    KeyOption,
     PasswordFileOption,
     TrustOption,
     UserOption,
@@ -65,6 +67,8 @@ def explain(
     user: UserOption = "",
     password_file: PasswordFileOption = None,
     ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     trust_discovered: TrustOption = False,
     allow_clear_text: ClearTextOption = False,
     json: JsonOption = False,
@@ -87,7 +91,9 @@ def explain(
     if about is not None or file is not None or shown.topic in TOPICS:
         from redkeep.usecases.check import Access
 
-        access = Access(user, given_password(password_file), ca, trust_discovered, allow_clear_text)
+        access = Access(
+            user, given_password(password_file), ca, trust_discovered, allow_clear_text, cert=cert, key=key
+        )
         computed = _figures(shown.topic, about, file, access, chosen)
     if json:
         out_json(shown.as_json() | ({"computed": computed.as_json()} if computed else {}))

@@ -12,9 +12,11 @@ from redkeep.errors import UsageError
 from redkeep.faces.options import (
     DEFAULT_FILE,
     CaOption,
+    CertOption,
     ClearTextOption,
     FileOption,
     JsonOption,
+    KeyOption,
     PasswordFileOption,
     TrustOption,
     UserOption,
@@ -25,6 +27,7 @@ from redkeep.faces.session import run
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
+    from redkeep.usecases.check import Access
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +60,8 @@ def init(
     user: UserOption = "",
     password_file: PasswordFileOption = None,
     ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
     trust_discovered: TrustOption = False,
     allow_clear_text: ClearTextOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
@@ -71,7 +76,12 @@ def init(
         if host or mode:
             hint = "leave them out"
             raise UsageError("--from finds the hosts and the mode itself", where="redkeep init", next=hint)
-        text = _described(from_, user, password_file, ca, trust_discovered, allow_clear_text)
+        from redkeep.faces.passwords import given_password
+        from redkeep.usecases.check import Access
+
+        password = given_password(password_file)
+        access = Access(user, password, ca, trust_discovered, allow_clear_text, cert=cert, key=key)
+        text = _described(from_, access)
         _told(write(text, file, force=force), file, json=json, next="redkeep check")
         return
     mode = mode or _ask("mode (standalone, sentinel, cluster)", "--mode")
@@ -89,15 +99,11 @@ def _told(spec: Spec, file: Path, *, json: bool, next: str) -> None:
         out(f"wrote {file}; read it over, then: {next}")
 
 
-def _described(
-    targets: list[str], user: str, password_file: Path | None, ca: Path | None, trust: bool, clear_text: bool
-) -> str:
-    from redkeep.faces.passwords import given_password
-    from redkeep.usecases.check import Access, targets_of
+def _described(targets: list[str], access: Access) -> str:
+    from redkeep.usecases.check import targets_of
     from redkeep.usecases.initfrom import describe
 
     named = targets_of(targets)
-    access = Access(user, given_password(password_file), ca, trust, clear_text)
     return run(lambda approve, emit: describe(named, access))
 
 
