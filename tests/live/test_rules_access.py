@@ -85,6 +85,25 @@ def test_health_checks_without_a_password_are_fine(binary: Binary, tmp_path: Pat
         )
 
 
+@pytest.mark.parametrize(
+    "text", ["bind 127.0.0.1 -203.0.113.99\n", "bind 127.0.0.1 -203.0.113.99\nprotected-mode no\n"]
+)
+def test_no_password_of_a_sentinel(binary: Binary, tmp_path: Path, text: str) -> None:
+    """Its protected mode is off unless its file says otherwise, and it has no CONFIG GET for that."""
+    text += f"sentinel monitor shop 127.0.0.1 {free_port()} 2\n"
+    with running(binary, tmp_path, text, sentinel=True) as sentinel:
+        found = doctor(sentinel).only("no-password")
+        assert "protected-mode no (its file)" in found.evidence
+        assert "start failovers" in found.why
+    for mended in (
+        f"{text}requirepass {STRONG}\n",
+        f"{text}protected-mode yes\n",
+        text.replace(" -203.0.113.99", ""),
+    ):
+        with running(binary, tmp_path, mended, sentinel=True) as sentinel:
+            assert not doctor(sentinel, password=STRONG).of("no-password")
+
+
 @needs_network
 def test_no_password_as_seen_from_elsewhere(binary: Binary, tmp_path: Path) -> None:
     def body() -> None:

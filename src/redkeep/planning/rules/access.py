@@ -15,7 +15,7 @@ from redkeep.planning.evidence.aclrights import AclUser, harmless, permitted, us
 from redkeep.planning.evidence.handouts import handouts
 from redkeep.planning.evidence.passwords import COMMON_DIGESTS, weakness
 from redkeep.planning.evidence.trust import is_loopback, is_public
-from redkeep.planning.rules.meant import listens_to_all, listens_to_others
+from redkeep.planning.rules.meant import door, listens_to_all, listens_to_others
 from redkeep.planning.rules.mending import file_of, new_password
 from redkeep.planning.rules.registry import Found, rule
 from redkeep.planning.rules.words import cli, listed, set_and_keep
@@ -34,8 +34,9 @@ def no_password(checkup: Checkup) -> Iterator[Found]:
             continue
         sentinel = node.seen is not None and node.seen.role == "sentinel"
         if is_loopback(node.address.host):
-            beyond = listens_to_others(node) and node.setting("protected-mode") == "no"
-            where = f"bind {node.setting('bind') or '(all)'}, protected-mode no (CONFIG GET), and "
+            beyond = listens_to_others(node) and door(node, "protected-mode") == "no"
+            read = "its file" if sentinel else "CONFIG GET"
+            where = f"bind {door(node, 'bind') or '(all)'}, protected-mode no ({read}), and "
         else:
             beyond, where = True, ""
         if beyond:

@@ -18,8 +18,20 @@ def meant_for_others(checkup: Checkup) -> bool:
 
 def listens_to_others(node: Node) -> bool:
     """Its ``bind`` names more than loopback. Unknown counts as no."""
-    bind = node.setting("bind")
+    bind = door(node, "bind")
     return bind is not None and any(not is_loopback(a) or _any(a) for a in _bound(bind))
+
+
+def door(node: Node, name: str) -> str | None:
+    """``bind`` or ``protected-mode``. A Sentinel has no CONFIG GET for these; where its file is silent, others come in."""
+    settings = node.process.settings if node.process else None
+    if node.seen is None or node.seen.role != "sentinel" or settings is None:
+        return node.setting(name)
+    return settings[name][-1] if settings.get(name) else _SENTINEL_DEFAULTS[name]
+
+
+#: As ``initSentinelConfig`` has it: nothing is bound, and protected mode is off.
+_SENTINEL_DEFAULTS = {"bind": "", "protected-mode": "no"}
 
 
 def listens_to_all(node: Node) -> bool:
