@@ -241,6 +241,16 @@ def tls_files(folder: Path, *names: str, now: datetime | None = None) -> str:
     )
 
 
+def test_dangerous_commands_that_are_renamed(binary: Binary, tmp_path: Path) -> None:
+    """All of them, as recipes have it: then the server shows none of these names, which is not the same as not telling."""
+    names = ("CONFIG", "MODULE", "DEBUG", "REPLICAOF", "SLAVEOF", "SHUTDOWN", "FLUSHALL")
+    renamed = "".join(f"rename-command {name} {name}-4f09\n" for name in names)
+    with running(binary, tmp_path / "a", renamed) as server:
+        assert not doctor(server).of("dangerous-commands")
+    with running(binary, tmp_path / "b", renamed.replace("rename-command DEBUG DEBUG-4f09\n", "")) as server:
+        assert "may run DEBUG (ACL LIST)" in doctor(server).only("dangerous-commands").evidence
+
+
 def test_dangerous_commands_of_an_application_with_a_name(binary: Binary, tmp_path: Path) -> None:
     users = f"user default off\nuser shop on >{STRONG} ~* &* +@all\nuser copier on >{STRONG}1 +psync +replconf +ping\n"
     with running(binary, tmp_path, users) as server:

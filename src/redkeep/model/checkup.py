@@ -103,8 +103,8 @@ class Details(Value):
     modules: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = ()
     sentinel_id: str = ""
-    #: of the commands that no application needs, those that exist here under their own name; empty where unknown
-    commands: frozenset[str] = frozenset()
+    #: of the commands that no application needs, those that exist here under their own name; ``None`` where unknown
+    commands: frozenset[str] | None = None
     #: event -> the longest time in milliseconds that the server stood still for it, as it noted (LATENCY LATEST)
     stalls: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)

@@ -133,10 +133,11 @@ def modules(reply: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def command_names(reply: Any) -> frozenset[str]:
-    """Which of the commands that were asked for exist."""
-    entries = reply if isinstance(reply, list) else []
-    return frozenset(replies.text(e[0]).lower() for e in entries if isinstance(e, list) and e)
+def command_names(reply: Any) -> frozenset[str] | None:
+    """Which of the commands that were asked for exist; ``None`` where that may not be asked."""
+    if not isinstance(reply, list):
+        return None
+    return frozenset(replies.text(e[0]).lower() for e in reply if isinstance(e, list) and e)
 
 
 def stalls(reply: Any) -> dict[str, int]:

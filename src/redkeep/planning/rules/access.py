@@ -197,7 +197,7 @@ def public_exposure(checkup: Checkup) -> Iterator[Found]:
 @rule("dangerous-commands", "warning", needs=("acl",))
 def dangerous_commands(checkup: Checkup) -> Iterator[Found]:
     for node, view in checkup.servers:
-        may = [c for c in DANGEROUS if not node.details.commands or c in node.details.commands]
+        may = [c for c in DANGEROUS if node.details.commands is None or c in node.details.commands]
         who = _applications(view)
         if view.engine.version.major >= 6:
             may = [c for c in may if who and all(permitted(user, c) for user in who)]
