@@ -102,6 +102,8 @@ class Server:
         """A client that tries once: redis-py's own retries hide what a test wants to see."""
         once = Retry(NoBackoff(), 0)
         arguments = {"socket_timeout": 5, "decode_responses": True, "retry": once, **self.defaults, **more}
+        if self.binary.engine.version.major < 6:
+            arguments.setdefault("protocol", 2)  # these know no HELLO
         return redis.Redis(host="127.0.0.1", port=self.port, username=user, password=password, **arguments)
 
 

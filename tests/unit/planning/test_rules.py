@@ -19,7 +19,9 @@ from redkeep.model.topology import (
     HostFacts,
     NodeView,
     ReplicaLine,
+    SentinelEntry,
     Unreachable,
+    Watched,
 )
 from redkeep.planning.rules import RULES, Found, judge
 from redkeep.planning.rules.registry import Rule
@@ -183,6 +185,24 @@ def test_an_unreachable_node_is_named() -> None:
     lost = Node("b", Address("203.0.113.12", 6379), "203.0.113.12", Unreachable("no answer in time"))
     told = [f for f in judge(checkup(node(6379), lost)).report.findings if f.rule == "not-checked"]
     assert any(f.subject == "b" and f.evidence == "no answer in time" for f in told)
+
+
+def test_sentinels_that_do_not_tell_their_id_are_not_taken_for_others() -> None:
+    """Redis 5.0 and 6.0 have no SENTINEL MYID."""
+
+    def sentinel(host: str, other: str, sentinel_id: str) -> Node:
+        address = Address(other, 26379)
+        watched = Watched(address, "d" * 40, frozenset({"sentinel"}), {})
+        primary = Address("10.0.0.9", 6379)
+        entry = SentinelEntry("shop", primary, frozenset(), 2, 0, (), (address,), {}, (), (watched,))
+        view = NodeView(
+            "sentinel", Engine("redis", Version(5, 0, 6)), f"run-{host}", {}, {}, monitored=(entry,)
+        )
+        return Node(f"{host}:26379", Address(host, 26379), host, view, Details(sentinel_id=sentinel_id))
+
+    for sentinel_id, alarmed in (("", False), ("e" * 40, True)):
+        nodes = [sentinel(a, b, sentinel_id) for a, b in (("10.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1"))]
+        assert ("announce-unroutable" in rules(checkup(*nodes))) is alarmed
 
 
 def line(node_id: str, address: Address, *flags: str) -> ClusterNode:

@@ -112,7 +112,9 @@ def _wrong_there(checkup: Checkup, address: Address, found: list[Handout], visit
     view = answering.seen
     own = {view.run_id, answering.details.sentinel_id, view.cluster.my_id if view.cluster else ""}
     wanted = {h.identity for h in found if h.identity}
-    if not wanted or wanted & own:
+    # before 6.2 a Sentinel does not tell the ID that others know it by
+    untold = view.role == "sentinel" and not answering.details.sentinel_id and all(h.sentinel for h in found)
+    if not wanted or wanted & own or untold:
         return ""
     return f"another server answers there (run ID {view.run_id[:12]}, {view.role}), not {listed(wanted)}"
 
