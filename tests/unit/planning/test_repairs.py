@@ -242,6 +242,12 @@ class TestSentinels:
         assert len(found) == 3
         haunted = self.entry(quorum=1, watched_replicas=(ghost("10.0.0.7"),))
         assert {rule for rule, _, _ in told(self.case(haunted))} == {"sentinel-ghost"}
+        # its primary lists it as well, so that no reset helps, and it has no vote
+        stays = self.entry(quorum=1, watched_replicas=(ghost("127.0.0.1"),))
+        lines = [ReplicaLine(Address(host, 6379), "online", 1, 0) for host in ("10.0.0.2", "127.0.0.1")]
+        primary = node("10.0.0.1", replicas=tuple(lines))
+        staying = case(primary, self.REPLICA, *watching(stays))
+        assert {rule for rule, _, _ in told(staying)} == {"quorum-too-low"}
 
     def test_watches_the_right_address_with_all_it_knew(self) -> None:
         wrong = self.entry(Address("127.0.0.1", 6379))

@@ -181,6 +181,18 @@ def test_a_rule_that_fails_is_told_and_the_others_look() -> None:
     assert "public-exposure" in {f.rule for f in findings}
 
 
+def test_a_primary_that_would_refuse_its_own_login() -> None:
+    """Its replicas were not asked, and mostly have the same password as it has."""
+    replicas = (ReplicaLine(Address("10.0.0.2", 6379), "online", 1, 1),)
+    for login, wrong in (("", True), ("another", True), ("secret", False)):
+        one = node(6379, config={"requirepass": "secret", "masterauth": login}, replicas=replicas)
+        found = [f for f in judge(checkup(one)).report.findings if f.rule == "primary-cannot-rejoin"]
+        assert bool(found) is wrong
+        assert all("its replicas could not be asked" in f.evidence for f in found)
+    alone = node(6379, config={"requirepass": "secret", "masterauth": ""})
+    assert "primary-cannot-rejoin" not in rules(checkup(alone))
+
+
 def test_an_unreachable_node_is_named() -> None:
     lost = Node("b", Address("203.0.113.12", 6379), "203.0.113.12", Unreachable("no answer in time"))
     told = [f for f in judge(checkup(node(6379), lost)).report.findings if f.rule == "not-checked"]

@@ -78,6 +78,14 @@ def _comes_back(checkup: Checkup, entry: SentinelEntry, primary: Node, watched: 
     return greets or any(e.name == entry.name for e in monitored)
 
 
+def _stay(checkup: Checkup, entry: SentinelEntry, ghosts: list[Watched]) -> bool:
+    """Replicas that no reset drives out, and that have no vote: nothing has to wait for them."""
+    primary = _primary(checkup, entry)
+    return primary is not None and all(
+        w not in entry.watched_sentinels and _comes_back(checkup, entry, primary, w) for w in ghosts
+    )
+
+
 def _is_up(entry: SentinelEntry) -> bool:
     return not entry.flags & DOWN
 
@@ -96,7 +104,7 @@ def _online(view: NodeView) -> int:
 
 def quorum(case: Case) -> Repairs:
     """Not while ghosts count as voters, or anybody was not asked: who there is decides what a majority is."""
-    haunted = {entry.name for _, entry, _ in _haunted(case.checkup)}
+    haunted = {e.name for _, e, ghosts in _haunted(case.checkup) if not _stay(case.checkup, e, ghosts)}
     for group in groups(case.checkup):
         asked = {node.name for node, _ in group.entries}
         if group.name in haunted or len(asked) < _FEWEST or group.voters.keys() - asked:

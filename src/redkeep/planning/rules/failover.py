@@ -18,16 +18,23 @@ def primary_cannot_rejoin(checkup: Checkup) -> Iterator[Found]:
     grouped: dict[tuple[str, str], list[tuple[Node, Node]]] = defaultdict(list)
     for primary, _ in checkup.primaries:
         login = login_of(primary)
-        for heir, _ in checkup.replicas_of(primary) if login else ():
-            if reason := refusal(heir, login) if login else "":
+        heirs = [node for node, _ in checkup.replicas_of(primary)]
+        if login is None:
+            continue
+        for heir in heirs or ([primary] if primary.seen and primary.seen.replicas else []):
+            if reason := refusal(heir, login):
                 grouped[str(login), reason].append((primary, heir))
                 break
     for (login_words, reason), pairs in grouped.items():
         primaries = [primary for primary, _ in pairs]
-        heirs = listed(heir for _, heir in pairs)
+        whose = f"{listed(heir for _, heir in pairs)}, the next primary"
+        if all(
+            heir is primary for primary, heir in pairs
+        ):  # nobody could ask its replicas; mostly they are as it is
+            whose = "its replicas could not be asked, and it would refuse this itself"
         yield Found(
             listed(primaries),
-            f"{login_words} (CONFIG GET masterauth); {heirs}, the next primary: {reason}",
+            f"{login_words} (CONFIG GET masterauth); {whose}: {reason}",
             "Today nothing is wrong, since a primary follows nobody. After a failover it comes back, cannot log in to "
             "the new primary, and stays empty or old: the next failure is the last.",
             _login_fix(checkup, primaries, reason),
