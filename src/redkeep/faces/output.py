@@ -16,6 +16,10 @@ class OutputClosed(Exception):
     """Whoever read our standard output went away (``redkeep log | head``)."""
 
 
+class Unwritten(RedkeepError):
+    """What was to be told does not fit where it shall be told (``redkeep status > FILE`` on a full disk)."""
+
+
 def out(text: str) -> None:
     """One or more lines on standard output."""
     try:
@@ -23,13 +27,20 @@ def out(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise OutputClosed from None
+    except OSError as error:
+        raise Unwritten(
+            f"the result cannot be written: {error.strerror}",
+            where="standard output",
+            next="make room there or send it elsewhere, then run the same command again",
+        ) from None
 
 
 def out_json(document: Any) -> None:
     """The one document of ``--json``."""
     import json
 
-    out(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    ascii_only = sys.stdout.encoding.lower() != "utf-8"  # then only escapes are sure to be JSON
+    out(json.dumps(document, indent=2, ensure_ascii=ascii_only, default=str))
 
 
 def err(text: str) -> None:

@@ -30,7 +30,7 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        where = str(file.parent.resolve())
+        where = _resolved(file.parent)
         hint = "write one with redkeep init, or name another with -f FILE"
         raise UsageError(f"no {file.name} here", where=where, next=hint) from None
     except UnicodeDecodeError as error:
@@ -41,6 +41,13 @@ def _read(file: Path) -> str:
     except OSError as error:
         hint = "check the path and its permissions, or name another with -f FILE"
         raise UsageError(f"cannot read {file}: {error.strerror}", where=str(file), next=hint) from None
+
+
+def _resolved(folder: Path) -> str:
+    try:
+        return str(folder.resolve())
+    except FileNotFoundError:
+        return "the current folder, which somebody has deleted"
 
 
 def run(use_case: Callable[[Approve, Emit], Coroutine[Any, Any, T]], *, yes: bool = False) -> T:

@@ -48,6 +48,9 @@ class Journal:
             size = os.fstat(descriptor).st_size
             cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             os.write(descriptor, b"\n" + line if cut else line)
+        except OSError as error:
+            error.filename = str(self.path)  # a full disk does not say whose
+            raise
         finally:
             os.close(descriptor)
 

@@ -291,6 +291,71 @@ def test_reader_goes_away(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("arguments", [("schema",), ("schema", "--json"), ("--help",)])
+def test_an_output_without_room(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND, *arguments],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 3
+
+
+def test_a_terminal_that_cannot_show_every_letter(tmp_path: Path) -> None:
+    (tmp_path / "redkeep.yaml").write_text(
+        "mode: \u201cstandalone\u201d\U0001f600\u00e9\nhosts: [local]\n", encoding="utf-8"
+    )
+    for encoding in ("ascii", "latin-1"):
+        for arguments in (("plan",), ("plan", "--json"), ("explain", "--lang", "zh", "no-password")):
+            done = subprocess.run(
+                [sys.executable, "-c", COMMAND, *arguments],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONIOENCODING": encoding},
+                capture_output=True,
+                text=True,
+                encoding=encoding,
+                timeout=30,
+            )
+            assert "codec" not in done.stderr
+            assert done.returncode == (2 if arguments[0] == "plan" else 0)
+            if "--json" in arguments:
+                assert "\u201cstandalone\u201d\U0001f600\u00e9" in json.loads(done.stdout)["error"]["what"]
+
+
+@pytest.mark.parametrize("kind", ["file", "taken"])
+def test_a_folder_for_passwords_that_cannot_be_used(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "redkeep.yaml").write_text("mode: standalone\nhosts: [local]\n")
+    folder = tmp_path / ".redkeep"
+    if kind == "file":
+        folder.write_text("")
+    else:
+        (folder / "main/secrets.json").mkdir(parents=True)
+    done = redkeep("status", cwd=tmp_path)
+    assert done.returncode == 1
+    what, where, next = done.stderr.splitlines()
+    assert "this machine does not let it" in what
+    assert str(folder) in where
+    assert "permissions" in next
+
+
+def test_a_folder_that_was_deleted_under_our_feet(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd {gone} && rmdir {gone} && exec {sys.executable} -c '{COMMAND}' plan"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[:2] == [
+        "no redkeep.yaml here",
+        "the current folder, which somebody has deleted",
+    ]
+
+
 def test_the_list_of_client_libraries_needs_no_file(tmp_path: Path) -> None:
     done = redkeep("client", "--json", cwd=tmp_path)
     assert done.returncode == 0
