@@ -116,6 +116,11 @@ FILES = {
         "bind is written by Redkeep",
     ),
     "odd save": (f"mode: standalone\nsettings: {{save: 900}}\n{LOCAL}", "pairs", "settings.save"),
+    "relative server": (
+        "mode: standalone\nengine: {source: binary, path: ./redis-server}\nhosts:\n  - {name: a, ssh: root@192.0.2.1}\n",
+        "absolute path",
+        "redkeep.yaml:2: engine.path",
+    ),
     "fingerprint": (
         "mode: standalone\nhosts:\n  - {name: a, ssh: root@192.0.2.1, fingerprint: SHA256:abc}\n",
         "not a fingerprint",
@@ -178,6 +183,25 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
 
 
 # --- before the first apply, and without a yes ----------------------------------------------------------------------
+
+
+def test_another_version_than_the_source_has(here: Here) -> None:
+    here.standalone("engine: {source: bundled, version: 7.2}")
+    planned = here("plan", "--json")
+    assert planned.status == 1, planned.everything
+    assert "preflight-engine" in [p["rule"] for p in planned.json["problems"]]
+    here("apply", "--yes").error(1, "valkey 7.2 (bundled) was asked for", "engine", "version: ")
+    assert not here.base.exists()
+
+
+def test_a_server_beside_the_file(here: Here) -> None:
+    (here.folder / "valkey-server").symlink_to(
+        next(b.path for b in available() if b.engine.flavor == "valkey")
+    )
+    here.standalone("engine: {flavor: valkey, source: binary, path: ./valkey-server}")
+    here("plan").ok()
+    here.standalone("engine: {flavor: valkey, source: binary, path: ~nobody-of-that-name/valkey-server}")
+    here("apply", "--yes").error(1, "there is no server at", "host local", "correct path:")
 
 
 def test_before_any_apply(here: Here) -> None:

@@ -94,3 +94,15 @@ async def test_redis_is_not_what_is_bundled(host: LocalHost) -> None:
     assert await engines.find(host, facts, want) is None
     with pytest.raises(EngineError, match="redis was asked for"):
         await engines.install(host, facts, want, print)
+
+
+async def test_the_pinned_version_must_be_it(host: LocalHost) -> None:
+    facts = await facts_of(host, root=False)
+    there = await engines.find(host, facts, WANT)
+    assert there is not None
+    major = str(there.engine.version.major)
+    assert await engines.find(host, facts, EngineWant("valkey", "bundled", version=major)) == there
+    other = EngineWant("valkey", "bundled", version="7.2")
+    assert await engines.find(host, facts, other) is None
+    with pytest.raises(EngineError, match=r"version 7\.2 was asked for"):
+        await engines.install(host, facts, other, print)

@@ -46,12 +46,22 @@ def _engine(spec: Spec) -> Iterator[Problem]:
             f"source: {engine.source} needs a path",
             "add path: where it is, relative to this file",
         )
+    if engine.source == "binary" and engine.path and not (engine.path.startswith("/") or _local(spec)):
+        yield Problem(
+            ("engine", "path"),
+            f"not the absolute path of a server on the hosts: {engine.path}",
+            "write it as it stands there, such as /usr/local/bin/redis-server",
+        )
     if engine.source in ("bundled", "package") and engine.path:
         yield Problem(
             ("engine", "path"),
             f"source: {engine.source} has no path",
             "remove it, or write source: tarball or binary",
         )
+
+
+def _local(spec: Spec) -> bool:
+    return bool(spec.hosts) and spec.is_local
 
 
 def _counts(spec: Spec) -> Iterator[Problem]:

@@ -91,7 +91,8 @@ class EngineSpec(Values):
     )
     path: Annotated[StrictStr, Field(min_length=1)] | None = Field(
         default=None,
-        description="tarball: a source archive or its folder; binary: the server. Relative to this file.",
+        description="tarball: a source archive or its folder, relative to this file; binary: the server, by its absolute "
+        "path on the hosts (on local, relative to this file too).",
     )
     run_tests: StrictBool = Field(
         default=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,8 +87,9 @@ class Deployment:
     def want(self) -> EngineWant:
         engine = self.spec.engine
         path = engine.path
-        if path and engine.source == "tarball":
-            path = str((self.file.parent / Path(path).expanduser()).resolve())
+        if path and (engine.source == "tarball" or self.spec.is_local):
+            # links stay as they are: what a server is follows from its name
+            path = os.path.abspath(self.file.parent / os.path.expanduser(path))  # noqa: PTH100, PTH111
         return EngineWant(
             engine.flavor, engine.source, engine.version, path, engine.run_tests, in_place=self.temporary
         )

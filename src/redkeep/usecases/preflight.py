@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from redkeep.errors import EngineError, RefusedError
+from redkeep.model.finding import Finding
 from redkeep.model.topology import HostFacts
 from redkeep.planning.placing.preflight import preflight
 from redkeep.planning.placing.probes import wanted_probes
+from redkeep.run.engines.common import fits
 from redkeep.run.probe import probe
 
 if TYPE_CHECKING:
-    from redkeep.model.finding import Finding
     from redkeep.model.plan import Plan
     from redkeep.run.deployment import Deployment, Sight
 
@@ -30,8 +32,24 @@ async def preflighted(deployment: Deployment, sight: Sight, plan: Plan) -> list[
     wanted = tuple(w for w in wanted if not _closed_by_us(sight, plan, w.source, w.target, w.purpose))
     probes = await probe(deployment.fleet.hosts, wanted)
     running = [n.name for n in sight.desired.nodes if n.name not in starting]
-    return preflight(
+    found = preflight(
         deployment.spec, deployment.placement, sight.addresses, probes, sight.observed.hosts, running=running
+    )
+    return [*_another_engine(deployment), *found]
+
+
+def _another_engine(deployment: Deployment) -> Iterator[Finding]:
+    """What the source brings, as far as it is known before it is installed, is not what the file asks for."""
+    want, engine = deployment.want, deployment.expected
+    if want.source not in ("bundled", "tarball") or fits(want, engine):
+        return
+    yield Finding(
+        rule="preflight-engine",
+        severity="error",
+        subject="engine",
+        evidence=f"{want} was asked for, and this source has {engine}",
+        why="the file's version: and flavor: are kept to, or nothing is done",
+        fix=f"write flavor: {engine.flavor} and version: {engine.version} (or none), or take another source",
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 async def find(host: Host, want: EngineWant) -> Installed | None:
     """The server at ``want.path`` where it runs and is of the flavor and version asked for."""
-    found = await identify(host, _path(want))
+    found = await identify(host, _path(host, want))
     if found is None or not fits(want, found.engine) or found.engine.refusal(from_source=False):
         return None
     return found
@@ -22,7 +22,7 @@ async def find(host: Host, want: EngineWant) -> Installed | None:
 
 async def install(host: Host, want: EngineWant, note: Note) -> Installed:
     """Installs nothing: says why the server is not usable, or returns it."""
-    path, where = _path(want), f"host {host.name}"
+    path, where = _path(host, want), f"host {host.name}"
     found = await identify(host, path)
     if found is None:
         raise EngineError(
@@ -40,10 +40,11 @@ async def install(host: Host, want: EngineWant, note: Note) -> Installed:
     return found
 
 
-def _path(want: EngineWant) -> str:
+def _path(host: Host, want: EngineWant) -> str:
     if not want.path or not want.path.startswith("/"):
         raise EngineError(
             f"source: binary needs the absolute path of a server, not {want.path!r}",
+            where=f"engine.path, for host {host.name}",
             next="write path: /usr/local/bin/redis-server under engine:",
         )
     return want.path

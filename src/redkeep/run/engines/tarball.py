@@ -187,6 +187,8 @@ def _telling(output: str) -> str:
 def _path(want: EngineWant) -> Path:
     if not want.path:
         raise EngineError(
-            "source: tarball needs the sources", next="write path: redis-7.2.5.tar.gz under engine:"
+            "source: tarball needs the sources",
+            where="engine.path",
+            next="write path: redis-7.2.5.tar.gz under engine:",
         )
     return Path(want.path).expanduser()
