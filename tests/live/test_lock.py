@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,20 @@ def _holder(path: Path) -> int:
         except OSError:
             continue
     raise AssertionError("nobody holds it")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_user_without_a_name() -> None:
+    """As in a container that runs as some number."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os; from redkeep.run import lock; os.setuid(54321); print(lock._user())",
+        ],
+        env={k: v for k, v in os.environ.items() if k not in ("LOGNAME", "USER", "LNAME", "USERNAME")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "uid 54321\n", done.stderr

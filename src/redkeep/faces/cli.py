@@ -76,6 +76,12 @@ _SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, e
 
 def _of_this_machine(error: Exception) -> RedkeepError | None:
     """A file or folder of the operator's that cannot be used, as ``.redkeep`` on a full or read-only disk."""
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # as pathlib says it
+        return RedkeepError(
+            "this user has no home folder",
+            where=f"uid {os.geteuid()}, and HOME is not set",
+            next="set it to a folder of the user's: export HOME=/path",
+        )
     if not isinstance(error, OSError) or not (error.filename or error.errno in _SHORTAGES):
         return None
     return RedkeepError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import os
 import shlex
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -38,7 +39,7 @@ async def locked(hosts: Sequence[tuple[Host, str]], *, purpose: str) -> AsyncIte
 
     The first host decides between two operators who start at the same time; the others follow together.
     """
-    who = f"{getpass.getuser()}@{socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ({purpose})"
+    who = f"{_user()}@{socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ({purpose})"
     sessions: list[Session] = []
     beat: asyncio.Task[None] | None = None
     try:
@@ -64,6 +65,13 @@ async def locked(hosts: Sequence[tuple[Host, str]], *, purpose: str) -> AsyncIte
         if beat is not None:
             beat.cancel()
         await asyncio.gather(*(s.close() for s in sessions), return_exceptions=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
 
 
 async def _take(host: Host, base: str, who: str) -> Session:
