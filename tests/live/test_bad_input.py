@@ -204,6 +204,21 @@ def test_a_server_beside_the_file(here: Here) -> None:
     here("apply", "--yes").error(1, "there is no server at", "host local", "correct path:")
 
 
+def test_a_limit_on_clients_that_nothing_would_enforce(here: Here) -> None:
+    """On an address that others reach, ``allow_from`` needs a firewall: one that cannot be had is not passed over."""
+    told = subprocess.run(["ip", "-o", "-4", "addr", "show"], capture_output=True, text=True, check=True)
+    found = [line.split() for line in told.stdout.splitlines()]
+    address = next((words[3].split("/")[0] for words in found if words[1] != "lo"), None)
+    if address is None or Path("/run/systemd/system").exists():
+        pytest.skip("needs a network card, and no systemd")
+    keys = f"name: {here.name}\nmode: standalone\nport: {here.port}\ntls: false\n"
+    text = keys + f"hosts: [{{name: me, ssh: local, private: {address}}}]\n"
+    here.write(text)
+    here("plan").ok()
+    here.write(text + "allow_from: [10.0.0.0/8]\n")
+    here("plan").error(4, "allow_from needs a firewall", "host me", "systemd")
+
+
 def test_before_any_apply(here: Here) -> None:
     here("plan").ok()
     assert here("status").status == 1

@@ -12,7 +12,7 @@ from redkeep.errors import RefusedError
 from redkeep.model.events import Approval, Approve, Emit, Note
 from redkeep.planning.departure import check_departure
 from redkeep.planning.identity import check_identity
-from redkeep.planning.placing.safety import check_firewall, one_way_failover
+from redkeep.planning.placing.safety import check_firewall, check_passwordless, one_way_failover
 from redkeep.planning.placing.survival import refusal
 from redkeep.planning.room import evictions, tight
 from redkeep.planning.upgrade import check_upgrade
@@ -196,6 +196,7 @@ def _one_way(sight: Sight) -> str | None:
 async def _consent(deployment: Deployment, sight: Sight, plan: Plan, approve: Approve, emit: Emit) -> None:
     """Everything that somebody has to know or accept before the first step."""
     spec = deployment.spec
+    check_passwordless(spec, sight.addresses)
     if reason := refusal(spec, deployment.placement):
         await accepted(approve, "risk", reason, spec)
     if sight.tls.clear_text:

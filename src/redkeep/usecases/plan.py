@@ -12,7 +12,7 @@ from redkeep.model.topology import HostFacts, NodeView, Role
 from redkeep.planning.departure import check_departure, left_behind
 from redkeep.planning.identity import check_identity
 from redkeep.planning.leveling import Freight, copying, freight
-from redkeep.planning.placing.safety import check_firewall
+from redkeep.planning.placing.safety import check_firewall, check_passwordless
 from redkeep.planning.placing.secgroup import Rule, security_group_rules
 from redkeep.planning.placing.survival import Survival, refusal, survives
 from redkeep.planning.reshard import merged
@@ -88,6 +88,7 @@ async def plan(spec: Spec, file: Path, *, approve: Approve) -> Planned:
         if reason := refusal(spec, deployment.placement):
             what, where, hint = reason.split("\n")
             raise RefusedError(what, where=where, next=hint)
+        check_passwordless(spec, sight.addresses)
         check_firewall(sight.desired, sight.observed.hosts, sight.addresses)
         found = planned(deployment, sight)
         return replace(found, problems=tuple(await preflighted(deployment, sight, found.plan)))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from redkeep.planning.placing.networks import cidr, private_range
+from redkeep.planning.placing.networks import LOOPBACK, cidr, private_range
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
@@ -128,7 +128,7 @@ def firewall(spec: Spec, placement: Placement, plan: AddressPlan, host: str, *, 
     """
     nodes = placement.on(host)
     guarded = bool(spec.allow_from) or (spec.mode == "cluster" and not tls)
-    if not guarded or not nodes or spec.is_local:
+    if not guarded or not nodes or set(plan[host].bind) <= {LOOPBACK}:
         return ""
     open_ports = {node.port for node in nodes} if spec.allow_from else set()
     bus = {node.bus_port for node in nodes} if spec.mode == "cluster" else set()
