@@ -43,7 +43,10 @@ def address(value: str) -> str:
         parsed = ipaddress.ip_address(value)
     except ValueError:
         raise Bad(f"not an IP address: {value}", "write an IPv4 or IPv6 address, such as 10.0.0.11") from None
-    if parsed.is_unspecified or parsed.is_multicast or "%" in value:
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    nowhere = parsed.is_unspecified or parsed.is_multicast or (parsed.version == 6 and parsed.is_link_local)
+    if nowhere or "%" in value or str(parsed) == "255.255.255.255":
         raise Bad(
             f"not the address of a host: {value}", "write an address at which other hosts reach this one"
         )
@@ -51,11 +54,14 @@ def address(value: str) -> str:
 
 
 def ssh_target(value: str) -> str:
-    if not _SSH.fullmatch(value):
+    match = _SSH.fullmatch(value)
+    if not match:
         raise Bad(
             f"not an SSH destination: {value}",
             "write user@host, user@host:port, or a name from ~/.ssh/config; an IPv6 address with a port in [brackets]",
         )
+    if match["port"] and not 0 < int(match["port"]) < 65_536:
+        raise Bad(f"not a port: {match['port']}", "write one from 1 to 65535, or none for the usual one")
     return value
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from math import ceil
 from typing import TYPE_CHECKING
@@ -11,8 +12,6 @@ from redkeep.model.specfile import Path, Problem
 
 if TYPE_CHECKING:
     from redkeep.model.spec import Spec
-
-_ANYONE = ("0.0.0.0/0", "::/0")
 
 
 def conflicts(spec: Spec) -> Iterator[Problem]:
@@ -168,6 +167,12 @@ def _span(ports: range) -> str:
     return f"{ports.start}" if len(ports) == 1 else f"{ports.start}-{ports.stop - 1}"
 
 
+def _has_everyone(entries: Iterable[str], version: int) -> bool:
+    """Whether ranges are together all addresses there are."""
+    networks = [n for e in entries if (n := ipaddress.ip_network(e)).version == version]
+    return any(n.prefixlen == 0 for n in ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
+
+
 def _access(spec: Spec) -> Iterator[Problem]:
     if spec.auth != "none":
         return
@@ -177,7 +182,7 @@ def _access(spec: Spec) -> Iterator[Problem]:
             "auth: none is refused with clients: public",
             "write auth: password, or clients: private",
         )
-    if not spec.allow_from or any(entry in _ANYONE for entry in spec.allow_from):
+    if not spec.allow_from or any(_has_everyone(spec.allow_from, version) for version in (4, 6)):
         what = "auth: none lets everyone in who is not limited by allow_from"
         yield Problem(
             ("auth",), what, "write auth: password, or allow_from: with the applications' addresses"

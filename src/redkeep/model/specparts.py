@@ -51,7 +51,16 @@ def failover(value: Any) -> Any:
 def network(value: str) -> str:
     """An address or a range, in its canonical spelling."""
     try:
-        return str(ipaddress.ip_network(value)) if "/" in value else str(ipaddress.ip_address(value))
+        found = ipaddress.ip_network(value) if "/" in value else ipaddress.ip_address(value)
+        if "%" in value:
+            raise ValueError
+        if isinstance(found, ipaddress.IPv4Address | ipaddress.IPv6Address) and found.is_unspecified:
+            raise Bad(
+                f"nobody has this address: {value}", f"write {value}/0 for everybody, or leave allow_from out"
+            )
+        return str(found)
+    except Bad:
+        raise
     except ValueError:
         hint = "write an address or a range, such as 198.51.100.7 or 10.0.0.0/16"
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,14 @@ _SECRET = ("passwords",)
 
 #: So many known keys fit into a message.
 _FEW = 8
+
+#: A number as other languages write it, and a word that may stand in a list.
+_NUMBER = re.compile(r"0*(\d[\d_]{0,18})(?:\.0*)?", re.ASCII)
+_WORD = re.compile(r"[\w.:@/-]{1,60}", re.ASCII)
+#: What people write for the whole of ``engine``, and the key that it belongs to.
+_ENGINES = dict.fromkeys(("redis", "valkey"), "flavor") | dict.fromkeys(
+    ("bundled", "package", "tarball", "binary"), "source"
+)
 
 _TYPES = {
     "int_type": "a whole number",
@@ -68,14 +77,29 @@ def _problem(path: Path, error: Mapping[str, Any], keys_of: Mapping[str, Iterabl
         allowed = (
             str(ctx.get("expected", "")).replace("'", "").replace("True", "true").replace("False", "false")
         )
-        return Problem(path, f"not a value of {name}{value}", f"write {allowed}")
+        quoted = ", without quotes" if error["input"] in ("true", "false") and "true" in allowed else ""
+        return Problem(path, f"not a value of {name}{value}", f"write {allowed}{quoted}")
     if kind in _TYPES:
-        return Problem(path, f"not {_TYPES[kind]}{value}", f"write {_TYPES[kind]}")
+        return Problem(path, f"not {_TYPES[kind]}{value}", f"write {_instead(path, kind, error['input'])}")
     limits = {"greater_than_equal": "at least {ge}", "less_than_equal": "at most {le}"}
     if kind in limits:
         limit = limits[kind].format(**ctx)
         return Problem(path, f"out of range{value}", f"write a number of {limit}")
     return Problem(path, f"{error['msg']}{value}")
+
+
+def _instead(path: Path, kind: str, value: Any) -> str:
+    """The right form of what stands there, where it can be guessed."""
+    if path and path[0] not in _SECRET and isinstance(value, str):
+        if kind == "int_type" and (number := _NUMBER.fullmatch(value)):
+            return f"{number[1].replace('_', '')} as a plain number, without quotes"
+        if kind == "bool_type" and value in ("true", "false"):
+            return f"{value} without quotes"
+        if kind == "tuple_type" and _WORD.fullmatch(value):
+            return f"a list, such as [{value}]"
+        if path == ("engine",) and value in _ENGINES:
+            return f"a mapping (key: value): engine: {{{_ENGINES[value]}: {value}}}"
+    return _TYPES[kind]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
