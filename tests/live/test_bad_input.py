@@ -264,6 +264,31 @@ def test_a_port_taken_by_another_redis_that_is_never_touched(here: Here) -> None
     here.applied()
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_port_taken_on_a_machine_without_the_tool_to_see_it(
+    here: Here, tmp_path_factory: pytest.TempPathFactory, silent: bool
+) -> None:
+    """Without ``ss`` the kernel's table tells; where nothing told, the server does, and nobody waits for it."""
+    if Path("/usr/sbin/ss").exists():
+        pytest.skip("its folder is always looked at")
+    tools = tmp_path_factory.mktemp("tools")
+    for folder in (Path(sys.executable).parent, Path("/usr/bin")):
+        for program in folder.iterdir():
+            if program.name != "ss" and not (tools / program.name).is_symlink():
+                (tools / program.name).symlink_to(program)
+    if silent:
+        (tools / "ss").write_text("#!/bin/sh\n")
+        (tools / "ss").chmod(0o755)
+    env = {"PATH": str(tools)}
+    with socket.create_server(("127.0.0.1", here.port)):
+        if silent:
+            here("apply", "--yes", env=env, timeout=60).error(1, "does not start", "Failed listening on port")
+        else:
+            here("apply", "--yes", env=env).error(4, f"port {here.port} is taken", "could not be told")
+            assert not here.base.exists()
+    here.applied()
+
+
 def test_a_second_deployment_on_the_same_port(here: Here, tmp_path: Path) -> None:
     here.applied()
     (tmp_path / "second").mkdir()

@@ -6,10 +6,11 @@ the shell itself can read a file no process is started: that is most of what a l
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from redkeep.errors import HostError
@@ -48,6 +49,9 @@ TOOLS = (
     "sudo",
 )
 
+#: TCP_LISTEN in ``/proc/net/tcp``, and how its words are turned round.
+_LISTENING, _ORDER = "0A", -1
+
 _BRIDGES = ("lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "cali", "podman", "lxc", "kube")
 
 _SCRIPT = r"""
@@ -67,6 +71,7 @@ echo @route; ip -o route get 192.0.2.1 2>/dev/null
 echo @kernel; grep -sH . KERNEL_FILES
 echo @writable; for f in KERNEL_FILES; do { true >>$f; } 2>/dev/null && echo $f; done
 echo @listen; ss -HltnOWNERS 2>/dev/null
+echo @sockets; command -v ss >/dev/null 2>&1 || cat /proc/net/tcp /proc/net/tcp6 2>/dev/null
 echo @tools; for t in TOOL_NAMES; do command -v $t >/dev/null 2>&1 && echo $t; done
 echo @disk; d=BASE; while [ ! -e "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done; df -Pk "$d"
 echo @files; for f in FILES; do [ -f "$f" ] && set -- "$@" "$f"; done; [ $# -gt 0 ] && sha256sum "$@"
@@ -199,7 +204,7 @@ def _facts(parts: Mapping[str, list[str]], *, asked: tuple[float, float]) -> Hos
         addresses=tuple(_addresses(parts["address"])),
         outgoing=route[1] if route else "",
         kernel=kernel,
-        listeners=tuple(_listeners(parts["listen"])),
+        listeners=tuple(_listeners(parts["listen"]) or _sockets(parts.get("sockets", []))),
         commands=tools,
         digests={
             path: digest for digest, _, path in (line.partition("  ") for line in parts.get("files", []))
@@ -266,6 +271,17 @@ def _listeners(lines: list[str]) -> list[Listener]:
             )
         )
     return found
+
+
+def _sockets(lines: list[str]) -> Iterator[Listener]:
+    """The kernel's own table, where ``ss`` is not installed: addresses as words of the machine's byte order, in hex."""
+    for line in lines:
+        words = line.split()
+        if len(words) < 4 or words[3] != _LISTENING:
+            continue
+        address, _, port = words[1].partition(":")
+        raw = b"".join(bytes.fromhex(address[i : i + 8])[::_ORDER] for i in range(0, len(address), 8))
+        yield Listener(str(ipaddress.ip_address(raw)), int(port, 16), "", 0)
 
 
 def _services(lines: list[str], *, systemd: bool) -> tuple[dict[str, str], frozenset[str]]:

@@ -150,10 +150,17 @@ async def _playground() -> AsyncIterator[Path]:
 
     A process of its own waits for the end of a pipe that only we hold open, and then cleans up.
     """
-    folder = Path(tempfile.mkdtemp(prefix="redkeep-demo-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="redkeep-demo-"))
+    except OSError as error:
+        raise RedkeepError(
+            f"no folder for the demo: {error.strerror}",
+            where=os.environ.get("TMPDIR", "/tmp"),
+            next="set TMPDIR to a folder with room that you may write to",
+        ) from None
     quoted = shlex.quote(str(folder))
     pids = f"{quoted}/servers/*/data/{{supervisor,server}}.pid"
-    kill = f"for p in {pids}; do [ -f $p ] && kill -9 $(cat $p) 2>/dev/null; done"
+    kill = f'for p in {pids}; do [ -f "$p" ] && kill -9 $(cat "$p") 2>/dev/null; done'
     cleaner = await LocalHost().session(
         f"trap '' HUP INT TERM; cat >/dev/null; kill_all() {{ bash -c {shlex.quote(kill)}; }}; "
         f"kill_all; sleep 0.2; kill_all; rm -rf {quoted}"

@@ -120,6 +120,14 @@ SwapFree:              0 kB
 /proc/sys/vm/overcommit_memory:1
 @writable
 @listen
+@sockets
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 628240 1 0000000000000000
+   1: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 474357 1 0000000000000000
+   2: 0100007F:18EB 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 474358 1 0000000000000000
+  sl  local_address                         remote_address                        st tx_queue rx_queue
+   0: B80D0120000000000000000011000000:18EC 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+   1: 00000000000000000000000000000000:0CEA 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
 @tools
 @disk
 Filesystem           1024-blocks    Used Available Capacity Mounted on
@@ -188,7 +196,13 @@ def test_alpine_without_ip_ss_and_fractions_of_seconds() -> None:
     facts = parsed(ALPINE)
     assert (facts.system, facts.family, facts.libc) == ("alpine", "other", "musl")
     assert (facts.systemd, facts.root) == (False, False)
-    assert (facts.addresses, facts.outgoing, facts.listeners) == ((), "", ())
+    assert (facts.addresses, facts.outgoing) == ((), "")
+    assert facts.listeners == (
+        Listener("127.0.0.1", 6379),
+        Listener("0.0.0.0", 22),
+        Listener("2001:db8::11", 6380),
+        Listener("::", 3306),
+    )
     assert (facts.clock, facts.clock_uncertainty) == (0.0, 1.0)
     assert facts.kernel == {
         "vm.overcommit_memory": "1",

@@ -22,7 +22,10 @@ STOP_LIMIT = 150.0
 #: Seconds that a start waits for a replica's copy; a large one goes on by itself.
 FIRST_COPY_LIMIT = 20.0
 #: What servers say when they give up at once.
-_FATAL = ("FATAL", "Can't open", "Bad directive", "# Fatal")
+_FATAL = (
+    *("FATAL", "Can't open", "Bad directive", "# Fatal", "Failed listening on port", "because of ACL errors"),
+    *("aborting now", "Aborting now", "server aborting"),
+)
 
 
 async def start(context: Context, step: Step) -> None:
@@ -116,7 +119,7 @@ async def _why_not(context: Context, node: DesiredNode) -> str:
 def _log_command(context: Context, node: DesiredNode) -> str:
     if context.desired.hosts[node.host].systemd:
         return f"journalctl -u {node.paths.unit} -n 50; tail -n 50 {node.paths.data}/server.log"
-    return f"tail -n 50 {node.paths.data}/supervisor.log"
+    return f"tail -n 50 {shlex.quote(node.paths.data)}/*.log"
 
 
 async def log_tail(context: Context, node: DesiredNode) -> str:
@@ -126,7 +129,7 @@ async def log_tail(context: Context, node: DesiredNode) -> str:
         start = f"_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value {node.paths.unit})"
         command = f"journalctl {start} -n 20 --no-pager -o cat; tail -n 20 {node.paths.data}/server.log"
     else:
-        command = f"tail -q -n 20 {node.paths.data}/*.log"
+        command = f"tail -q -n 20 {shlex.quote(node.paths.data)}/*.log"
     result = await context.host(node.host).run(command, check=False)
     return result.stdout.rpartition("is starting")[2]
 
