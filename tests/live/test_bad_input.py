@@ -445,6 +445,15 @@ def test_an_awkward_password_works_from_end_to_end(here: Here, source: str) -> N
         admin.execute_command("ACL", "SETUSER", "redkeep", "resetpass", f">{AWKWARD}2")
 
 
+@pytest.mark.skipif(not shutil.which("redis-cli"), reason="needs redis-cli")
+@pytest.mark.parametrize("user", ["app", "admin"])
+def test_a_url_is_one_for_the_command_line_tool(here: Here, user: str) -> None:
+    here.applied()
+    for url in here("url", "--reveal", "--user", user).ok().stdout.split():
+        done = subprocess.run(["redis-cli", "-u", url, "ping"], capture_output=True, text=True, timeout=30)
+        assert done.stdout.strip() == "PONG", done.stdout + done.stderr
+
+
 def test_passwords_that_cannot_be_had(here: Here) -> None:
     here.standalone("passwords: {app: {env: REDKEEP_TEST_NOT_SET}}")
     here("apply", "--yes").error(

@@ -23,6 +23,7 @@ from redkeep.hosts.local import LocalHost
 from redkeep.model.events import Approval, Emit, Note
 from redkeep.model.spec import Mode, load
 from redkeep.model.topology import NodeView
+from redkeep.planning.hostfiles.acl import APP
 from redkeep.run import measure
 from redkeep.run.deployment import Deployment, Sight
 from redkeep.run.load import Audit, Lane, Load, audit
@@ -102,7 +103,7 @@ async def demo(
             sight = await deployment.look(hosts=True)
             outage = await _break(deployment, sight, emit)
         password = deployment.secrets.app
-        urls = tuple(f"redis://:{password}@{e.address}" for e in done.endpoints if e.kind == "server")
+        urls = tuple(f"redis://{APP}:{password}@{e.address}" for e in done.endpoints if e.kind == "server")
         names = tuple(n.name for n in sight.desired.nodes)
         found = Demo(mode, str(deployment.expected), ready, names, outage, urls, spec.timing.detection_ms)
         show(found)

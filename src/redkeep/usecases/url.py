@@ -84,7 +84,7 @@ def application_lines(deployment: Deployment, sight: Sight) -> tuple[str, ...]:
     elif spec.mode == "cluster":
         lines.append(f"Cluster nodes: {','.join(str(e.address) for e in servers)}")
     else:
-        url = redis_url(servers[0].address, password=password or None, tls=tls)
+        url = redis_url(servers[0].address, user=APP, password=password or None, tls=tls)
         lines.append(f"URL: {url}")
     if password:
         lines.append("user default, or none; the password: redkeep url --reveal")
@@ -102,7 +102,7 @@ async def url(spec: Spec, file: Path, *, user: User = "app", reveal: bool = Fals
         deployment.require_all(sight)
         found = _endpoints(deployment.placement, sight.addresses)
         password = deployment.secrets.app if user == "app" else deployment.secrets.admin
-        login = "" if user == "app" else ADMIN
+        login = APP if user == "app" else ADMIN
         shown = password if reveal else None if password is None else "PASSWORD"
         servers = [e for e in found if e.kind == "server"]
         return Urls(

@@ -71,6 +71,9 @@ def url_word(value: str) -> str:
 
 
 def redis_url(address: Address, *, user: str = "", password: str | None = None, tls: bool = False) -> str:
-    """``redis://user:password@host:port``. Without ``user`` it is ``:password@``, which all client libraries know."""
+    """``redis://user:password@host:port``.
+
+    The application's user is named, too: ``:password@`` is the empty user for ``redis-cli -u`` (7.0.15), and refused.
+    """
     login = "" if password is None else f"{url_word(user)}:{url_word(password)}@"
     return f"{'rediss' if tls else 'redis'}://{login}{address}"
