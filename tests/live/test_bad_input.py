@@ -366,6 +366,28 @@ def test_settings_that_the_server_refuses(here: Here) -> None:
     assert here.client().info("server")["process_id"] == pid
 
 
+def test_settings_by_their_old_names(here: Here) -> None:
+    """Ours by the new name and the file's by the old one would take turns for ever."""
+    here.standalone("settings: {slave-priority: 7, min-slaves-to-write: 0}")
+    here.applied()
+    here.unchanged()
+    here.standalone("settings: {slave-priority: 8}")
+    here.applied()
+    assert here.managed.read_text().count("priority") == 1
+    here.unchanged()
+
+
+def test_more_memory_than_there_is_on_a_running_deployment(here: Here) -> None:
+    here.applied()
+    here.standalone(maxmemory="900TiB")
+    planned = here("plan", "--json")
+    assert planned.status == 1, planned.everything
+    assert [p["rule"] for p in planned.json["problems"]] == ["preflight-memory"]
+    before = here.managed.read_text()
+    here("apply", "--yes").error(1, "maxmemory", "and it has", "write maxmemory:")
+    assert here.managed.read_text() == before
+
+
 def test_settings_that_the_server_spells_otherwise(here: Here) -> None:
     here.standalone(
         "settings: {client-output-buffer-limit: replica 256mb 64mb 60, notify-keyspace-events: KEA, save: 900 1}"

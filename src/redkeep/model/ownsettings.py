@@ -55,6 +55,18 @@ OWNED_PREFIXES: dict[str, str] = {
     "sentinel": "sentinels and failover",
 }
 
+#: Two names of one setting; the servers that we deploy know both. We go by the new one, as else the same setting would be
+#: wanted twice, with our value and with the file's.
+OLD_NAMES = {
+    "slave-priority": "replica-priority",
+    "slave-read-only": "replica-read-only",
+    "slave-serve-stale-data": "replica-serve-stale-data",
+    "slave-lazy-flush": "replica-lazy-flush",
+    "slave-ignore-maxmemory": "replica-ignore-maxmemory",
+    "min-slaves-to-write": "min-replicas-to-write",
+    "min-slaves-max-lag": "min-replicas-max-lag",
+}
+
 _KEY = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
 
 
@@ -70,9 +82,12 @@ def checked(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise Bad("not a mapping (key: value)", "write settings as key: value, such as hz: 20")
     problems = [found for name, text in value.items() if (found := _problem(str(name), text))]
+    for old, new in OLD_NAMES.items():
+        if old in value and new in value:
+            problems.append(Problem((old,), f"{old} is an old name of {new}, which is there too", "keep one"))
     if problems:
         raise Conflicts(problems)
-    return {name: str(text) for name, text in value.items()}
+    return {OLD_NAMES.get(str(name), str(name)): str(text) for name, text in value.items()}
 
 
 def _problem(name: str, value: Any) -> Problem | None:

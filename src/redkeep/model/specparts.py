@@ -18,6 +18,8 @@ Source = Literal["bundled", "package", "tarball", "binary"]
 
 #: Below this, a size without a unit was meant: no server starts with so little memory.
 _LEAST_MEMORY = 1024**2
+#: Far above any machine, far below where the servers' own arithmetic ends.
+_MOST_MEMORY = 1024**5
 
 
 def size(value: Any) -> Any:
@@ -33,6 +35,8 @@ def size(value: Any) -> Any:
         raise Bad(str(error), hint) from None
     if parsed < _LEAST_MEMORY:
         raise Bad(f"too little memory for a server: {value}", f"the unit may be missing; {hint}")
+    if parsed > _MOST_MEMORY:
+        raise Bad(f"more memory than any machine has: {value}", hint)
     return parsed
 
 

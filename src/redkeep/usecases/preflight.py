@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from redkeep.errors import EngineError, RefusedError
 from redkeep.model.finding import Finding
 from redkeep.model.topology import HostFacts
-from redkeep.planning.placing.preflight import preflight
+from redkeep.planning.placing.preflight import memory, preflight
 from redkeep.planning.placing.probes import wanted_probes
 from redkeep.run.engines.common import fits
 from redkeep.run.probe import probe
@@ -24,10 +24,11 @@ _NAMED = 5
 
 
 async def preflighted(deployment: Deployment, sight: Sight, plan: Plan) -> list[Finding]:
-    """What speaks against the plan; nothing where no process is started for the first time."""
+    """What speaks against the plan. Where no process is started for the first time, that is memory which is not there."""
     starting = {s.node for s in plan if s.action == "start"}
     if not starting:
-        return []
+        growing = {s.host for s in plan if "maxmemory" in str(s.args.get("settings", "")).split()}
+        return memory(deployment.spec, deployment.placement, sight.observed.hosts, growing)
     wanted = wanted_probes(deployment.spec, deployment.placement, sight.addresses)
     wanted = tuple(w for w in wanted if not _closed_by_us(sight, plan, w.source, w.target, w.purpose))
     probes = await probe(deployment.fleet.hosts, wanted)

@@ -203,6 +203,14 @@ BAD = [
         "not a value of failover: quick",
         "milliseconds",
     ),
+    ("mode: cluster\nmaxmemory: 9999TB\n" + LOCAL, 2, "maxmemory", "more memory than any machine has", ""),
+    (
+        "mode: cluster\nsettings:\n  slave-priority: 1\n  replica-priority: 2\n" + LOCAL,
+        3,
+        "settings.slave-priority",
+        "an old name of replica-priority",
+        "keep one",
+    ),
     ("mode: cluster\nfailover: 5\n" + LOCAL, 2, "failover", "not a value of failover: 5", "from 200"),
     ("mode: cluster\nallow_from: 10.0.0.1\n" + LOCAL, 2, "allow_from", "not a list: 10.0.0.1", "a list"),
     (

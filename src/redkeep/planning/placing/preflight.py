@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from redkeep.planning.placing.addresses import AddressPlan
     from redkeep.planning.placing.placement import PlacedNode, Placement
 
-__all__ = ["HERE", "Probe", "ProbeWanted", "preflight", "wanted_probes"]
+__all__ = ["HERE", "Probe", "ProbeWanted", "memory", "preflight", "wanted_probes"]
 
 _MIB, _GIB = 1024**2, 1024**3
 
@@ -56,6 +56,14 @@ def preflight(
             _bundled(spec, host, its, bundled_architecture),
         )
     return found
+
+
+def memory(
+    spec: Spec, placement: Placement, facts: Mapping[str, HostFacts | Unreachable], hosts: Collection[str]
+) -> list[Finding]:
+    """Of hosts whose servers run, and are to take more memory than they have."""
+    known = {host: its for host, its in facts.items() if isinstance(its, HostFacts) and host in hosts}
+    return [f for host, its in known.items() for f in _memory(spec, host, placement.on(host), its)]
 
 
 def _ports(
