@@ -231,6 +231,31 @@ def test_before_any_apply(here: Here) -> None:
     assert [p.name for p in here.folder.iterdir()] == ["redkeep.yaml"]
 
 
+def test_a_server_that_hangs(here: Here) -> None:
+    here.applied()
+    pid = int((here.base / str(here.port) / "data/server.pid").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        planned = here("plan").ok().stdout
+        assert "as the file says" not in planned
+        assert "does not answer: no answer in time" in planned
+        told = here("status", "--json")
+        assert (told.status, told.json["state"]) == (1, "down")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    here.unchanged()
+
+
+def test_a_lost_folder_is_no_server_that_is_down(here: Here) -> None:
+    here.applied()
+    kept = here.folder / ".redkeep"
+    kept.rename(here.folder / "lost")
+    for command in ("status", "plan", "apply"):
+        here(command).error(4, "belongs to another deployment", str(here.base), "redkeep recover")
+    here("recover").ok()
+    assert here("status", "--json").ok().json["state"] == "ok"
+
+
 def test_nobody_to_ask(here: Here) -> None:
     here("apply").error(4, "not approved", "--yes")
     assert not here.base.exists()

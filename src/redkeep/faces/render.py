@@ -41,6 +41,8 @@ def plan_text(found: Planned) -> str:
     steps = list(found.plan)
     if steps:
         parts.append(f"\nSteps ({len(steps)}):\n" + table(_grouped(steps), indent="  "))
+    elif any(f.rule == "plan-silent" for f in found.problems):
+        parts.append("Nothing to do, as far as the nodes that answer tell.")
     else:
         parts.append("Nothing to do: the deployment is as the file says.")
     if found.moves.slots:

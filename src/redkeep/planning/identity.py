@@ -144,16 +144,21 @@ def announced(hosts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def check_identity(desired: Desired, observed: Observed, wanted: Identity) -> None:
-    """Raises ``RefusedError`` before anything is touched: another deployment's folder, or a change not covered yet."""
-    found = identities(observed.hosts)
-    for host, identity in found.items():
+def check_owner(desired: Desired, observed: Observed, wanted: Identity) -> None:
+    """Raises ``RefusedError`` where another deployment is in our place, so that our passwords are not its own."""
+    for host, identity in identities(observed.hosts).items():
         if identity.id != wanted.id:
             raise RefusedError(
                 f"the folder of {wanted.name} on this host belongs to another deployment of that name",
                 where=f"{host}: {desired.hosts[host].layout.base} ({identity.id})",
                 next="choose another name in the file; or, if its .redkeep/ folder was lost: redkeep recover",
             )
+
+
+def check_identity(desired: Desired, observed: Observed, wanted: Identity) -> None:
+    """Raises ``RefusedError`` before anything is touched: another deployment's folder, or a change not covered yet."""
+    check_owner(desired, observed, wanted)
+    found = identities(observed.hosts)
     for host, facts in observed.hosts.items():
         if isinstance(facts, HostFacts) and (foreign := _foreign(desired, host, facts, known=host in found)):
             raise RefusedError(

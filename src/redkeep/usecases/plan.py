@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redkeep.errors import RefusedError
-from redkeep.model.topology import HostFacts, NodeView, Role
+from redkeep.model.finding import Finding
+from redkeep.model.topology import HostFacts, NodeView, Role, Unreachable
 from redkeep.planning.departure import check_departure, left_behind
 from redkeep.planning.identity import check_identity
 from redkeep.planning.leveling import Freight, copying, freight
@@ -30,7 +31,6 @@ from redkeep.usecases.preflight import preflighted
 
 if TYPE_CHECKING:
     from redkeep.model.events import Approve
-    from redkeep.model.finding import Finding
     from redkeep.model.plan import Plan
     from redkeep.model.spec import Spec
     from redkeep.planning.desired import DesiredNode
@@ -91,7 +91,8 @@ async def plan(spec: Spec, file: Path, *, approve: Approve) -> Planned:
         check_passwordless(spec, sight.addresses)
         check_firewall(sight.desired, sight.observed.hosts, sight.addresses)
         found = planned(deployment, sight)
-        return replace(found, problems=tuple(await preflighted(deployment, sight, found.plan)))
+        problems = [*await preflighted(deployment, sight, found.plan), *_silent(sight, found.plan)]
+        return replace(found, problems=tuple(problems))
 
 
 def planned(deployment: Deployment, sight: Sight) -> Planned:
@@ -144,6 +145,22 @@ def _roles(sight: Sight, plan: Plan) -> dict[str, Role]:
         if step.action == "hand-over":
             roles |= {str(step.args["from"]): "replica", str(step.args["to"]): "primary"}
     return roles
+
+
+def _silent(sight: Sight, plan: Plan) -> Iterator[Finding]:
+    """Nodes that run, as far as is known, and tell nothing of themselves: the plan cannot know what they need."""
+    in_hand = {s.node for s in plan if s.action in ("start", "restart")}
+    for node in sight.desired.nodes:
+        view = sight.observed.nodes.get(node.name)
+        if isinstance(view, Unreachable) and not view.refused and node.name not in in_hand:
+            yield Finding(
+                rule="plan-silent",
+                severity="warning",
+                subject=node.name,
+                evidence=f"it does not answer: {view.reason}",
+                why="what would have to be done there is not known",
+                fix="see redkeep status and its log on the host",
+            )
 
 
 def _first_role(node: DesiredNode) -> Role:

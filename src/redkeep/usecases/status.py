@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from redkeep.model.slots import SLOTS
 from redkeep.model.topology import HostFacts, NodeView, Observed, Unreachable
+from redkeep.planning.identity import check_owner
 from redkeep.planning.switchover import suggestions
 from redkeep.run.opening import opened
 from redkeep.run.targets import read_targets
@@ -60,10 +61,14 @@ class Status:
 
 
 async def status(spec: Spec, file: Path) -> Status:
-    """Asks every host and node; what is unreachable is shown as that, never left out."""
+    """Asks every host and node; what is unreachable is shown as that, never left out.
+
+    Raises ``RefusedError`` where the hosts are another deployment's: servers that do not let us in are not down.
+    """
     async with opened(spec, file, keep=False) as deployment:
         sight = await deployment.look()
         desired, observed = sight.desired, sight.observed
+        check_owner(desired, observed, sight.identity)
         nodes = tuple(_node(n, desired, observed) for n in desired.everyone)
         told = suggestions(desired, observed, read_targets(deployment.vault))
         return Status(spec.name, spec.mode, str(deployment.expected), _state(desired, observed), nodes, told)
