@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -359,6 +360,31 @@ def test_data_set_aside_is_named(here: Here) -> None:
         assert not here.base.exists()
     finally:
         shutil.rmtree(kept)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_disk_that_runs_no_programs(here: Here) -> None:
+    """In a namespace of its own, so that nothing of it stays mounted."""
+    mount = (
+        f"mkdir -p {here.base.parent} && mount -t tmpfs -o size=600m,noexec none {here.base.parent} && exec"
+    )
+    words = " ".join(map(shlex.quote, here.argv("apply", "--yes")))
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{mount} {words}"],
+        cwd=here.folder,
+        env=here.variables(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    if "unshare" in done.stderr:
+        pytest.skip("no namespaces here")
+    assert done.returncode == 1, done.stderr
+    what, where, next = done.stderr.splitlines()[-3:]
+    assert "mounted noexec" in what
+    assert str(here.base) in where
+    assert "apply again" in next
 
 
 # --- settings -------------------------------------------------------------------------------------------------------

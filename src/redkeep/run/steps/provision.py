@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from redkeep.errors import CommandFailed, EngineError
 from redkeep.model.events import Approval
 from redkeep.model.topology import HostFacts
 from redkeep.planning.hostfiles.layout import SERVICE_USER
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from redkeep.model.plan import Step
     from redkeep.planning.desired import DesiredHost, DesiredNode
     from redkeep.run.steps.context import Context
+
+
+#: As the shell has it for a program that is there and cannot be run.
+_NOT_RUNNABLE = 126
 
 
 async def install_engine(context: Context, step: Step) -> None:
@@ -51,9 +56,16 @@ async def _prepare(context: Context, host: DesiredHost, nodes: tuple[DesiredNode
     machine = context.host(host.name)
     await machine.run(_prepare_script(host, nodes))
     await machine.write(host.files)
-    after = _after_files(host)
-    if after:
-        await machine.run(after)
+    try:
+        await machine.run(_after_files(host))
+    except CommandFailed as error:
+        if error.status != _NOT_RUNNABLE:
+            raise
+        raise EngineError(
+            "programs cannot be run there: the file system is mounted noexec",
+            where=f"{host.name}: {host.layout.base}",
+            next=f"mount it without noexec (findmnt -T {host.layout.base} shows which it is), then apply again",
+        ) from None
 
 
 def _prepare_script(host: DesiredHost, nodes: tuple[DesiredNode, ...]) -> str:
@@ -84,7 +96,7 @@ def _after_files(host: DesiredHost) -> str:
     """Kernel settings now and at every boot; where the kernel is not ours to set (a container) that is no failure."""
     paths = {f.path for f in host.files}
     layout = host.layout
-    lines = []
+    lines = [f"[ -x {shlex.quote(layout.gate)} ] || exit {_NOT_RUNNABLE}"]
     if layout.sysctl in paths:
         lines.append(f"sysctl -q -p {layout.sysctl} 2>/dev/null || true")
         lines.append(f"systemd-tmpfiles --create {layout.tmpfiles} 2>/dev/null || true")
@@ -101,7 +113,7 @@ def _after_files(host: DesiredHost) -> str:
             f"if [ -e {unit} ]; then systemctl disable -q --now {layout.firewall_unit}; "
             f"rm -f {unit} {shlex.quote(layout.firewall)}; systemctl daemon-reload; fi"
         )
-    return "\n".join(["set -e", *lines]) if lines else ""
+    return "\n".join(["set -e", *lines])
 
 
 async def write_files(context: Context, step: Step) -> None:
