@@ -66,8 +66,9 @@ def render(answers: Answers) -> str:
         load(text, "redkeep.yaml")
     except SpecError as error:  # lines of a file that does not exist would mislead
         key = error.where.partition(": ")[2]
+        more = re.sub(r"^also redkeep\.yaml:\d+: ", "also ", error.next, flags=re.MULTILINE)
         raise UsageError(
-            error.what, where=f"redkeep init: {key}" if key else "redkeep init", next=error.next
+            error.what, where=f"redkeep init: {key}" if key else "redkeep init", next=more
         ) from None
     return text
 
@@ -91,6 +92,8 @@ def write(text: str, file: Path, *, force: bool = False) -> Spec:
 def _with_public(host: dict[str, str]) -> dict[str, str]:
     """Where clients are outside, the address that SSH reaches is the public one, unless another is named."""
     address = host["ssh"].rpartition("@")[2]
+    if with_port := re.fullmatch(r"\[([^]]+)\](?::\d+)?|([^:]+):\d+", address):
+        address = with_port[1] or with_port[2]
     try:
         found = str(ip_address(address))
     except ValueError:

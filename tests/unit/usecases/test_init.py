@@ -88,3 +88,24 @@ def test_writes_once(tmp_path: Path) -> None:
 def test_nowhere_to_write(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         write(render(Answers(mode="cluster", hosts=hosts("local"))), tmp_path / "none" / "redkeep.yaml")
+
+
+@pytest.mark.parametrize(
+    ("ssh", "public"),
+    [
+        ("root@203.0.113.1", "203.0.113.1"),
+        ("root@203.0.113.1:2222", "203.0.113.1"),
+        ("root@[2001:db8::1]:2222", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+    ],
+)
+def test_the_public_address_is_the_one_that_ssh_reaches(ssh: str, public: str) -> None:
+    answers = Answers("standalone", ({"name": "a", "ssh": ssh},), clients="public")
+    assert load(render(answers)).hosts[0].public == public
+
+
+def test_lines_of_a_file_that_does_not_exist_are_not_named() -> None:
+    with pytest.raises(UsageError) as refused:
+        render(Answers("cluster", (parse_host("local", 1), parse_host("local", 2))))
+    assert "also hosts[1]" in refused.value.next
+    assert "redkeep.yaml" not in str(refused.value)
