@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from redkeep.model.specfile import Path, Problem
 
 if TYPE_CHECKING:
+    from redkeep.model.hostspec import HostSpec
     from redkeep.model.spec import Spec
 
 
@@ -124,12 +125,22 @@ def _hosts(spec: Spec) -> Iterator[Problem]:
                 yield Problem(("hosts", index, key), what, "write an address of its network card")
 
 
+def _machine(host: HostSpec) -> str:
+    """Another login is no other machine. A name may stand for anything in ``~/.ssh/config``, and counts as it is."""
+    try:
+        return f"{ipaddress.ip_address(host.ssh_host)} {host.ssh_port or 22}"
+    except ValueError:
+        return host.ssh
+
+
 def _duplicates(spec: Spec, key: str) -> Iterator[Problem]:
     first: dict[tuple[str, str], int] = {}
     for index, host in enumerate(spec.hosts):
         value = getattr(host, key)
         if not value:
             continue
+        written = value
+        value = _machine(host) if key == "ssh" else value
         # equal private addresses are two machines where the networks are two
         scope = host.network_name if key == "private" and (host.network or host.zone) else ""
         earlier = first.setdefault((scope, value), index)
@@ -139,7 +150,7 @@ def _duplicates(spec: Spec, key: str) -> Iterator[Problem]:
                 if key != "ssh"
                 else "one host carries several nodes by itself; list it once"
             )
-            yield Problem(("hosts", index, key), f"{value} is already {key} of hosts[{earlier}]", hint)
+            yield Problem(("hosts", index, key), f"{written} is already {key} of hosts[{earlier}]", hint)
 
 
 def _ports(spec: Spec) -> Iterator[Problem]:

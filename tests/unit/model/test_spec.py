@@ -380,6 +380,13 @@ BAD = [
         "",
     ),
     (
+        "mode: standalone\nhosts:\n - {name: a, ssh: root@1.2.3.4}\n - {name: b, ssh: 'ops@1.2.3.4:22'}\n",
+        4,
+        "hosts[1].ssh",
+        "ops@1.2.3.4:22 is already ssh of hosts[0]",
+        "list it once",
+    ),
+    (
         "mode: standalone\nhosts:\n - {name: a, private: 10.0.0.1}\n - {name: b, private: 10.0.0.1}\n",
         4,
         "hosts[1].private",

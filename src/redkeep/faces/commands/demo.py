@@ -38,8 +38,14 @@ def demo(
     from redkeep.usecases.demo import Demo
     from redkeep.usecases.demo import demo as use_case
 
+    shown = False
+
     def show(found: Demo) -> None:
-        if not json:
+        nonlocal shown
+        shown = True
+        if json:
+            out_json(found.as_json())
+        else:
             out(demo_text(found, staying=not once))
 
     async def stay() -> None:
@@ -53,10 +59,7 @@ def demo(
             err("cleaning up")
 
     try:
-        found = run(lambda approve, emit: use_case(chosen, emit=emit, show=show, stay=stay))
+        run(lambda approve, emit: use_case(chosen, emit=emit, show=show, stay=stay))
     except KeyboardInterrupt:
-        if once:
+        if once or not shown:
             raise
-        return
-    if json:
-        out_json(found.as_json())
