@@ -95,6 +95,7 @@ Fingerprint = Annotated[
     _matching(
         r"SHA256:[A-Za-z0-9+/]{43}=?", "a fingerprint", "ssh-keygen -l prints it: SHA256: and 43 characters"
     ),
+    AfterValidator(lambda value: value.rstrip("=")),  # as OpenSSH writes it; other tools pad
 ]
 
 

@@ -105,6 +105,11 @@ class TestReading:
         host = HostSpec(name="a", ssh=ssh)
         assert (host.ssh_user, host.ssh_host, host.ssh_port) == parts
 
+    def test_a_fingerprint_with_and_without_padding(self) -> None:
+        for end in ("", "="):
+            text = f"mode: standalone\nhosts: [{{name: a, fingerprint: 'SHA256:{'x' * 43}{end}'}}]"
+            assert load(text).hosts[0].fingerprint == "SHA256:" + "x" * 43
+
     def test_ssh_defaults_to_the_name(self) -> None:
         assert HostSpec(name="sz-1").ssh == "sz-1"
 
