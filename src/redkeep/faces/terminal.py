@@ -43,7 +43,11 @@ def _nobody(approval: Approval) -> RefusedError:
         what, where, hint = lines
     else:
         hint = approval.file_hint or "run it at a terminal; --yes does not answer this"
-    return RefusedError(f"not approved, and nobody to ask: {what}", where=where, next=hint)
+    return RefusedError(
+        f"not approved, and nobody to ask: {what}",
+        where=where or "standard input and standard error are not both a terminal",
+        next=hint,
+    )
 
 
 async def _line() -> str:

@@ -213,7 +213,11 @@ async def _consent(deployment: Deployment, sight: Sight, plan: Plan, approve: Ap
     count, destructive = len(list(plan)), sum(s.destructive for s in plan)
     detail = f"{destructive} of them take a server away; its data is kept aside" if destructive else ""
     if not await approve(Approval("ordinary", f"carry out these {count} steps?", detail)):
-        raise RefusedError("nothing was done: the plan was not approved", next="redkeep plan shows it again")
+        raise RefusedError(
+            "nothing was done: the plan was not approved",
+            where=str(deployment.file),
+            next="redkeep plan shows it again",
+        )
 
 
 async def accepted(approve: Approve, kind: Any, text: str, spec: Spec) -> None:

@@ -79,7 +79,9 @@ async def destroy(
         if unreached:
             question += f"; not reached, and left as it is: {', '.join(unreached)}"
         if not await approve(Approval("ordinary", question, "applications lose their connections at once")):
-            raise RefusedError("nothing was done", next="redkeep destroy asks again")
+            raise RefusedError(
+                "nothing was done: it was not approved", where=str(file), next="redkeep destroy asks again"
+            )
         stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         aside = "" if delete_data else f"{deployment.layout.base}.destroyed-{stamp}"
         async with locked([(h, b) for h, b in hosts_of(deployment) if h.name in here], purpose="destroy"):

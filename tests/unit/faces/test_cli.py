@@ -344,6 +344,12 @@ def test_a_folder_for_passwords_that_cannot_be_used(kind: str, tmp_path: Path) -
     assert "permissions" in next
 
 
+def test_without_standard_input(tmp_path: Path) -> None:
+    script = f"exec {sys.executable} -c '{COMMAND}' init <&-"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "--mode is missing, and nobody to ask")
+
+
 def test_a_folder_that_was_deleted_under_our_feet(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
