@@ -113,6 +113,20 @@ def test_a_silent_host_among_others(site: Site) -> None:
     untouched(site.lab)
 
 
+def test_one_machine_under_two_names(site: Site) -> None:
+    config = Path(site.run.environment["HOME"], ".ssh/config")
+    config.write_text(f"Host other\n  HostName {site.lab['a11'].public}\n  User root\n\n{config.read_text()}")
+    keys = config.parent / "known_hosts"
+    keys.write_text(keys.read_text() + keys.read_text().replace(site.lab["a11"].public, "other"))
+    names = f"{{name: a11, ssh: root@{site.lab['a11'].public}}}, {{name: twin, ssh: other}}"
+    site.run.write(f"name: {NAME}\n{PAIR}\n{BUNDLED}\nhosts: [{names}]\n")
+    for command in (("plan",), ("apply", "--yes")):
+        site.run(*command).error(
+            2, "a11 and twin are the same machine", site.lab["a11"].private, "list it once"
+        )
+    untouched(site.lab)
+
+
 def test_a_wrong_login_key(site: Site, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
     config = tmp_path / "home/.ssh/config"

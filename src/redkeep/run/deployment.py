@@ -328,8 +328,24 @@ class Deployment:
         return not isinstance(facts, HostFacts) or Path(node.paths.folder).name in facts.set_up
 
 
+def _check_twins(sight: Sight) -> None:
+    """Two names, one machine: one kernel's boot and the same addresses (containers share the former alone)."""
+    seen: dict[tuple[str, frozenset[str]], str] = {}
+    for name, facts in sight.observed.hosts.items():
+        if not isinstance(facts, HostFacts) or not facts.boot_id or not facts.addresses:
+            continue
+        first = seen.setdefault((facts.boot_id, frozenset(facts.addresses)), name)
+        if first != name:
+            raise SpecError(
+                f"{first} and {name} are the same machine",
+                where=f"hosts: {first}, {name}: {', '.join(facts.addresses)}",
+                next="one host carries several nodes by itself; list it once",
+            )
+
+
 def check_hosts(sight: Sight) -> None:
-    """Raises ``RefusedError`` for machines that cannot carry servers at all."""
+    """Raises ``RefusedError`` for machines that cannot carry servers at all, ``SpecError`` for one that is listed twice."""
+    _check_twins(sight)
     for name, facts in sight.observed.hosts.items():
         if isinstance(facts, HostFacts) and sight.desired.hosts[name].systemd and not facts.systemd:
             raise RefusedError(

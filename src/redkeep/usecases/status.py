@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from redkeep.model.slots import SLOTS
-from redkeep.model.topology import HostFacts, NodeView, Observed, Unreachable
+from redkeep.model.topology import Address, HostFacts, NodeView, Observed, Unreachable
 from redkeep.planning.identity import check_owner
 from redkeep.planning.switchover import suggestions
 from redkeep.run.opening import opened
@@ -75,7 +75,7 @@ async def status(spec: Spec, file: Path) -> Status:
 
 
 def _node(node: DesiredNode, desired: Desired, observed: Observed) -> NodeStatus:
-    announced = f"{node.wire.client_announce or node.wire.announce or '?'}:{node.port}"
+    announced = str(Address(node.wire.client_announce or node.wire.announce or "?", node.port))
     view = observed.nodes.get(node.name, Unreachable("not asked"))
     if isinstance(view, Unreachable):
         host = observed.hosts.get(node.host)
