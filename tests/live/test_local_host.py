@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -170,3 +171,36 @@ async def test_connecting(host: LocalHost) -> None:
         await writer.wait_closed()
     with pytest.raises(ConnectionRefusedError):
         await host.connect("127.0.0.1", port, timeout=5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_deployment_on_ones_own_machine_is_ones_own(tmp_path: Path) -> None:
+    """A user who may sudo without a password: files of root's would be none that his servers can read."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "sudo").write_text(
+        '#!/bin/sh\n[ "$1" = -n ] && shift\n[ "$1" = true ] && exit 0\necho sudo "$@"\n'
+    )
+    for path in (tools / "sudo", tools, *tmp_path.parents[:3], tmp_path):
+        if path.is_relative_to("/tmp") and path != Path("/tmp"):
+            path.chmod(0o755)
+    script = (
+        "import asyncio, os, pathlib, shutil; from redkeep.hosts.hostkeys import refuse\n"
+        "from redkeep.model.spec import load\n"
+        "from redkeep.run.sessions import connect; import redkeep.hosts.local, redkeep.hosts.sessions, redkeep.hosts.shell\n"
+        "spec = load('mode: standalone\\nhosts: [local]\\n')\n"
+        "async def main():\n"
+        "    host = (await connect(spec, pathlib.Path('/nowhere'), refuse)).hosts['local']\n"
+        "    print((await host.run('id -u')).stdout)\n"
+        "    print(await (await host.session('id -u')).line(timeout=10))\n"
+        "os.setuid(54321); asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "HOME": "/"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["54321", "54321"], done.stdout + done.stderr

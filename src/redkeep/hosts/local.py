@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class LocalHost(ShellHost):
     """Runs each command in a session of its own, so that its end takes its children along.
 
-    ``root=True`` means sudo only where we are not root and sudo asks for no password; otherwise the command runs
-    as the current user, because a deployment on one's own machine needs no root.
+    ``root=True`` means sudo only where we are not root and sudo asks for no password. Without ``sudo`` everything runs
+    as the current user: a deployment on one's own machine needs no root, and its servers have to read its files.
     """
 
-    def __init__(self, name: str = "local") -> None:
+    def __init__(self, name: str = "local", *, sudo: bool = True) -> None:
         self.name = name
-        self._sudo: bool | None = None if os.geteuid() and _has_sudo() else False
+        self._sudo: bool | None = None if sudo and os.geteuid() and _has_sudo() else False
 
     @property
     def is_local(self) -> bool:

@@ -67,7 +67,7 @@ async def _open(hosts: Sequence[HostSpec], keys: HostKeys, *, refused_counts: bo
 
     async def one(host: HostSpec) -> None:
         if host.is_local:
-            sessions.hosts[host.name] = LocalHost(host.name)
+            sessions.hosts[host.name] = LocalHost(host.name, sudo=False)
             return
         from redkeep.hosts.ssh import SshHost
 

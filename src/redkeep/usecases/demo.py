@@ -162,7 +162,7 @@ async def _playground() -> AsyncIterator[Path]:
     quoted = shlex.quote(str(folder))
     pids = f"{quoted}/servers/*/data/{{supervisor,server}}.pid"
     kill = f'for p in {pids}; do [ -f "$p" ] && kill -9 $(cat "$p") 2>/dev/null; done'
-    cleaner = await LocalHost().session(
+    cleaner = await LocalHost(sudo=False).session(
         f"trap '' HUP INT TERM; cat >/dev/null; kill_all() {{ bash -c {shlex.quote(kill)}; }}; "
         f"kill_all; sleep 0.2; kill_all; rm -rf {quoted}"
     )
