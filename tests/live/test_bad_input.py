@@ -242,6 +242,20 @@ def test_before_any_apply(here: Here) -> None:
     assert [p.name for p in here.folder.iterdir()] == ["redkeep.yaml"]
 
 
+def test_a_host_that_is_called_otherwise(here: Here) -> None:
+    """It is no other machine, to which nodes could be moved from itself."""
+    here.standalone(replicas=1)
+    here.applied()
+    text = here.file.read_text()
+    here.write(text.replace("[local]", "[{name: me, ssh: local}]"))
+    for command in ("plan", "apply", "status", "destroy"):
+        if (told := here(command, *(["--yes"] if command in ("apply", "destroy") else []))).status == 0:
+            pytest.skip("this machine shows no address of its own")
+        told.error(2, "me and local are the same machine", "put local back")
+    here.write(text)
+    here.unchanged()
+
+
 def test_a_server_that_hangs(here: Here) -> None:
     here.applied()
     pid = int((here.base / str(here.port) / "data/server.pid").read_text())

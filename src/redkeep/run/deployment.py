@@ -328,24 +328,29 @@ class Deployment:
         return not isinstance(facts, HostFacts) or Path(node.paths.folder).name in facts.set_up
 
 
-def _check_twins(sight: Sight) -> None:
-    """Two names, one machine: one kernel's boot and the same addresses (containers share the former alone)."""
+def check_twins(sight: Sight) -> None:
+    """Raises ``SpecError`` for two names of one machine: one kernel's boot and the same addresses (containers share the
+    former alone). One of them may be a name that the file had before."""
+    named = {h.name for h in sight.desired.spec.hosts}
     seen: dict[tuple[str, frozenset[str]], str] = {}
     for name, facts in sight.observed.hosts.items():
         if not isinstance(facts, HostFacts) or not facts.boot_id or not facts.addresses:
             continue
         first = seen.setdefault((facts.boot_id, frozenset(facts.addresses)), name)
         if first != name:
+            former = next((n for n in (first, name) if n not in named), "")
             raise SpecError(
                 f"{first} and {name} are the same machine",
                 where=f"hosts: {first}, {name}: {', '.join(facts.addresses)}",
-                next="one host carries several nodes by itself; list it once",
+                next=f"a host's name stays for good: put {former} back; nothing was changed"
+                if former
+                else "one host carries several nodes by itself; list it once",
             )
 
 
 def check_hosts(sight: Sight) -> None:
     """Raises ``RefusedError`` for machines that cannot carry servers at all, ``SpecError`` for one that is listed twice."""
-    _check_twins(sight)
+    check_twins(sight)
     for name, facts in sight.observed.hosts.items():
         if isinstance(facts, HostFacts) and sight.desired.hosts[name].systemd and not facts.systemd:
             raise RefusedError(

@@ -10,6 +10,7 @@ from redkeep.model.slots import SLOTS
 from redkeep.model.topology import Address, HostFacts, NodeView, Observed, Unreachable
 from redkeep.planning.identity import check_owner
 from redkeep.planning.switchover import suggestions
+from redkeep.run.deployment import check_twins
 from redkeep.run.opening import opened
 from redkeep.run.targets import read_targets
 
@@ -68,6 +69,7 @@ async def status(spec: Spec, file: Path) -> Status:
     async with opened(spec, file, keep=False) as deployment:
         sight = await deployment.look()
         desired, observed = sight.desired, sight.observed
+        check_twins(sight)
         check_owner(desired, observed, sight.identity)
         nodes = tuple(_node(n, desired, observed) for n in desired.everyone)
         told = suggestions(desired, observed, read_targets(deployment.vault))
