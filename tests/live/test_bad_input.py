@@ -248,12 +248,33 @@ def test_a_host_that_is_called_otherwise(here: Here) -> None:
     here.applied()
     text = here.file.read_text()
     here.write(text.replace("[local]", "[{name: me, ssh: local}]"))
-    for command in ("plan", "apply", "status", "destroy"):
-        if (told := here(command, *(["--yes"] if command in ("apply", "destroy") else []))).status == 0:
+    for command in (("plan",), ("apply", "--yes"), ("status",)):
+        if (told := here(*command)).status == 0:
             pytest.skip("this machine shows no address of its own")
         told.error(2, "me and local are the same machine", "put local back")
     here.write(text)
     here.unchanged()
+    here.write(text.replace("[local]", "[{name: me, ssh: local}]"))
+    here("destroy", "--yes", "--delete-data").ok()
+    assert not here.base.exists()
+
+
+def test_two_primaries_with_data(here: Here) -> None:
+    """Nothing decides between them, and they are shown all the same, and can be taken down."""
+    here.standalone(replicas=1)
+    here.applied()
+    urls = here("url", "--user", "admin", "--reveal", "--json").ok().json["urls"]
+    for url in urls:
+        client: Any = redis.Redis.from_url(url, socket_timeout=5)
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        client.set("who", url)
+    for command in ("plan", "apply"):
+        here(command).error(4, "more than one server is a primary", f"local:{here.port}", "REPLICAOF")
+    told = here("status", "--json").ok().json
+    assert told["state"] == "degraded"
+    assert [n["role"] for n in told["nodes"]] == ["primary", "primary"]
+    assert here("url", "--json").ok().json["urls"]
+    here("destroy", "--yes", "--delete-data").ok()
 
 
 def test_a_server_that_hangs(here: Here) -> None:

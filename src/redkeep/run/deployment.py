@@ -7,6 +7,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,7 +163,10 @@ class Deployment:
         found = runs_for_now(self.want, self._installed, observed)
         self._running = {n: e for n, e in found.items() if n not in self.renew}
         if self._has_one_primary() and any(isinstance(v, NodeView) for v in views.values()):
-            self._primary = current_primary(desired, observed).announced
+            with suppress(
+                RefusedError
+            ):  # two of them: whoever plans is told, whoever only looks has to see it
+                self._primary = current_primary(desired, observed).announced
             desired = self._compose(plan, tls, certificates, identity)
         elif self._running or self.renew:
             desired = self._compose(plan, tls, certificates, identity)
@@ -328,24 +332,30 @@ class Deployment:
         return not isinstance(facts, HostFacts) or Path(node.paths.folder).name in facts.set_up
 
 
-def check_twins(sight: Sight) -> None:
-    """Raises ``SpecError`` for two names of one machine: one kernel's boot and the same addresses (containers share the
-    former alone). One of them may be a name that the file had before."""
-    named = {h.name for h in sight.desired.spec.hosts}
+def twins(sight: Sight) -> list[tuple[str, str]]:
+    """Two names of one machine: one kernel's boot and the same addresses (containers share the former alone). One of
+    them may be a name that the file had before."""
     seen: dict[tuple[str, frozenset[str]], str] = {}
+    found = []
     for name, facts in sight.observed.hosts.items():
-        if not isinstance(facts, HostFacts) or not facts.boot_id or not facts.addresses:
-            continue
-        first = seen.setdefault((facts.boot_id, frozenset(facts.addresses)), name)
-        if first != name:
-            former = next((n for n in (first, name) if n not in named), "")
-            raise SpecError(
-                f"{first} and {name} are the same machine",
-                where=f"hosts: {first}, {name}: {', '.join(facts.addresses)}",
-                next=f"a host's name stays for good: put {former} back; nothing was changed"
-                if former
-                else "one host carries several nodes by itself; list it once",
-            )
+        if isinstance(facts, HostFacts) and facts.boot_id and facts.addresses:
+            first = seen.setdefault((facts.boot_id, frozenset(facts.addresses)), name)
+            found += [(first, name)] if first != name else []
+    return found
+
+
+def check_twins(sight: Sight) -> None:
+    """Raises ``SpecError`` for two names of one machine."""
+    named = {h.name for h in sight.desired.spec.hosts}
+    for first, second in twins(sight):
+        former = next((n for n in (first, second) if n not in named), "")
+        raise SpecError(
+            f"{first} and {second} are the same machine",
+            where=f"hosts: {first}, {second}",
+            next=f"a host's name stays for good: put {former} back; nothing was changed"
+            if former
+            else "one host carries several nodes by itself; list it once",
+        )
 
 
 def check_hosts(sight: Sight) -> None:

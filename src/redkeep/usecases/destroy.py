@@ -16,7 +16,7 @@ from redkeep.errors import RefusedError
 from redkeep.model.events import Approval, Approve, Emit, Note
 from redkeep.model.topology import HostFacts, NodeView, Unreachable
 from redkeep.planning.identity import identities
-from redkeep.run.deployment import Deployment, Sight, check_twins, hosts_of
+from redkeep.run.deployment import Deployment, Sight, hosts_of, twins
 from redkeep.run.lock import locked
 from redkeep.run.opening import opened
 from redkeep.run.steps.processes import stop_supervised
@@ -65,8 +65,8 @@ async def destroy(
         unreached = {n: f.reason for n, f in sight.observed.hosts.items() if isinstance(f, Unreachable)}
         if len(unreached) == len(spec.hosts):
             deployment.require_all(sight)
-        check_twins(sight)
-        here = _ours(deployment, sight)
+        again = {second for _, second in twins(sight)}
+        here = [host for host in _ours(deployment, sight) if host not in again]
         if not here:
             emit(
                 Note(
