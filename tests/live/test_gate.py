@@ -607,6 +607,25 @@ def test_cluster_primary_that_was_replaced_meanwhile(lab: Lab, installed: Instal
     assert missing(cluster.nodes[3].port, keys) == 0
 
 
+@on_engines()
+def test_cluster_primary_that_was_replaced_in_the_middle_of_a_move(lab: Lab, installed: Installed) -> None:
+    """Valkey ends an import under a new config epoch when the giver has let go, and would win its shard back by that."""
+    cluster = Cluster.create(lab, installed, "rdb")
+    old, giver, slot = cluster.nodes[0], cluster.nodes[1], 8000
+    ids = [ask(n.port, "CLUSTER", "MYID") for n in (old, giver)]
+    assert ask(old.port, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1]) == "OK"
+    assert ask(giver.port, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[0]) == "OK"
+    keys = write_confirmed(old.port, slot_tag=cluster.tags[0])
+    old.kill()
+    until(lambda: info(cluster.nodes[3].port)["role"] == "master")
+    assert ask(giver.port, "CLUSTER", "SETSLOT", slot, "NODE", ids[0]) == "OK"
+    old.start_and_wait()
+    until(lambda: info(old.port)["role"] == "slave")
+    assert missing(cluster.nodes[3].port, keys) == 0
+    assert "moves of hash slots" in old.journal
+    assert "-<-" not in (old.data / "nodes.conf").read_text()
+
+
 # ---------------------------------------------------------------- replication, plain and with Sentinels
 
 
