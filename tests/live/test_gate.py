@@ -607,10 +607,12 @@ def test_cluster_primary_that_was_replaced_meanwhile(lab: Lab, installed: Instal
     assert missing(cluster.nodes[3].port, keys) == 0
 
 
-@on_engines()
-def test_cluster_primary_that_was_replaced_in_the_middle_of_a_move(lab: Lab, installed: Installed) -> None:
+@on_engines(("rdb",), ("aof",))
+def test_cluster_primary_that_was_replaced_in_the_middle_of_a_move(
+    lab: Lab, installed: Installed, persistence: Persistence
+) -> None:
     """Valkey ends an import under a new config epoch when the giver has let go, and would win its shard back by that."""
-    cluster = Cluster.create(lab, installed, "rdb")
+    cluster = Cluster.create(lab, installed, persistence)
     old, giver, slot = cluster.nodes[0], cluster.nodes[1], 8000
     ids = [ask(n.port, "CLUSTER", "MYID") for n in (old, giver)]
     assert ask(old.port, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1]) == "OK"
@@ -618,6 +620,9 @@ def test_cluster_primary_that_was_replaced_in_the_middle_of_a_move(lab: Lab, ins
     keys = write_confirmed(old.port, slot_tag=cluster.tags[0])
     old.kill()
     until(lambda: info(cluster.nodes[3].port)["role"] == "master")
+    later = [f"later{i}{cluster.tags[0]}" for i in range(WRITES)]
+    assert set(ask_all(cluster.nodes[3].port, *(("SET", key, key) for key in later))) == {"OK"}
+    keys += later
     assert ask(giver.port, "CLUSTER", "SETSLOT", slot, "NODE", ids[0]) == "OK"
     old.start_and_wait()
     until(lambda: info(old.port)["role"] == "slave")

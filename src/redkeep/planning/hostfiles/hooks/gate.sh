@@ -436,17 +436,24 @@ ask_for_the_vote() {
 # end_moves: takes the marks of slots in the middle of a move out of our nodes.conf. A former primary that goes on with one
 # does so under a new config epoch (SETSLOT NODE; Valkey even by itself, as soon as the giver has let go), and that is
 # higher than the one of the replica that was promoted: it would take the shard back, with what its disk holds.
+MARKS=' \[[0-9]+-[<>]-[0-9a-f]+\]'
+moving() { grep -Eq "$MARKS" nodes.conf; }
 end_moves() {
-    local marks=' \[[0-9]+-[<>]-[0-9a-f]+\]'
-    grep -Eq "$marks" nodes.conf || return 0
-    cp -p nodes.conf nodes.conf.new && sed -E "s/$marks//g" nodes.conf >nodes.conf.new && sync nodes.conf.new &&
+    moving || return 0
+    cp -p nodes.conf nodes.conf.new && sed -E "s/$MARKS//g" nodes.conf >nodes.conf.new && sync nodes.conf.new &&
         mv -f nodes.conf.new nodes.conf && say "the moves of hash slots that it took part in are others' now"
 }
 
 gate_cluster() {
     read_own || go "not a primary with slots"
     [ -n "$KNOWN" ] || go "this primary has no replica"
-    ! $CERTAIN || go "the append-only file holds every write"
+    if $CERTAIN; then
+        if moving; then
+            look_at_cluster
+            ! $SUCCEEDED || end_moves
+        fi
+        go "the append-only file holds every write"
+    fi
     while :; do
         look_at_cluster
         if $SUCCEEDED; then
