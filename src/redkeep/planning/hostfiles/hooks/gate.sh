@@ -10,7 +10,7 @@
 # the majority votes on; never TAKEOVER). With Sentinel it waits for their election and follows it. In plain replication
 # only the operator can promote: it holds, says so, and looks again.
 #
-# Needs bash >= 4.4 and coreutils. Settings are in N/conf/gate.env; the gate's own state in N/data/gate.boot.
+# Needs bash >= 4.4, coreutils, grep and sed. Settings are in N/conf/gate.env; the gate's own state in N/data/gate.boot.
 # `touch N/data/start-anyway` lets a held node start, once, whatever is lost by that.
 set -u
 export LC_ALL=C # lengths in bytes; messages in English
