@@ -32,7 +32,9 @@ _SHOWN = tuple(
     "daemonize enable-protected-configs enable-module-command loadmodule".split()
 )
 _MOST_FILES = 500
-_DEEPEST, _MOST_INCLUDES = 16, 100
+#: Of a configuration with what it includes; a real one has 2,000 lines.
+_DEEPEST, _MOST_INCLUDES, _MOST_LINES, _LONGEST = 16, 100, 20_000, 1 << 20
+_MOST_CONFIGURATIONS = 200
 
 
 def redis(look: Look) -> dict[str, Any]:
@@ -58,7 +60,10 @@ def _configurations(look: Look) -> list[dict[str, Any]]:
     paths += [p for p, _ in look.index.redis_conf if p not in paths and b"sentinel" not in p]
     found = []
     included: set[str] = set()
-    for path in dict.fromkeys(look.tree.real(p) for p in paths):
+    once = list(dict.fromkeys(look.tree.real(p) for p in paths))
+    if len(once) > _MOST_CONFIGURATIONS:
+        look.unseen.append(f"{len(once) - _MOST_CONFIGURATIONS} more configurations of Redis")
+    for path in once[:_MOST_CONFIGURATIONS]:
         settings, files = settings_of(look, path)
         if settings.keys() & {"port", "dir", "bind", "save", "appendonly", "dbfilename"}:
             found.append(_configuration(look, path, settings) | {"includes": [text_of(f) for f in files]})
@@ -66,15 +71,8 @@ def _configurations(look: Look) -> list[dict[str, Any]]:
     return [config for config in found if config["path"] not in included]
 
 
-def parse(text: str) -> dict[str, list[str]]:
-    """redis.conf: a name and its words; a name that comes again keeps all its lines."""
-    found: dict[str, list[str]] = {}
-    for name, value in _lines(text):
-        found.setdefault(name, []).append(value)
-    return found
-
-
 def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """redis.conf: a name and its words."""
     for line in text.splitlines():
         name, value, *_ = [*line.split(maxsplit=1), "", ""]
         if name and not name.startswith("#"):
@@ -85,30 +83,41 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def settings_of(look: Look, path: bytes) -> tuple[dict[str, list[str]], list[bytes]]:
-    """A configuration with what it includes in its place, and with the users of its ACL file; and which files these are."""
+    """A configuration with what it includes in its place, and with the users of its ACL file; and which files these are.
+
+    A name that comes again keeps all its lines.
+    """
     found: dict[str, list[str]] = {}
     files: list[bytes] = []
-    _include(look, path, found, files, (path,))
+    _include(look, path, found, files, (path,), [_MOST_LINES])
     for name in found.get("aclfile", [])[-1:]:
         for one in _matching(look, path, name):
             files.append(one)
-            users = [value for key, value in _lines(look.text(one)) if key == "user"]
+            users = [value for key, value in _lines(look.text(one, _LONGEST)) if key == "user"]
             found.setdefault("user", []).extend(users)
     return found, files
 
 
 def _include(
-    look: Look, path: bytes, found: dict[str, list[str]], files: list[bytes], within: tuple[bytes, ...]
+    look: Look,
+    path: bytes,
+    found: dict[str, list[str]],
+    files: list[bytes],
+    within: tuple[bytes, ...],
+    left: list[int],
 ) -> None:
-    for name, value in _lines(look.text(path)):
+    for name, value in _lines(look.text(path, _LONGEST)):
+        left[0] -= 1
+        if left[0] < 0:
+            return
         found.setdefault(name, []).append(value)
         if name != "include":
             continue
         for one in _matching(look, within[0], value):
-            if one in within or len(within) > _DEEPEST or len(files) >= _MOST_INCLUDES:
+            if one in within or len(within) > _DEEPEST or len(files) >= _MOST_INCLUDES or left[0] < 0:
                 continue
             files.append(one)
-            _include(look, one, found, files, (*within, one))
+            _include(look, one, found, files, (*within, one), left)
 
 
 def _matching(look: Look, main: bytes, pattern: str) -> list[bytes]:
