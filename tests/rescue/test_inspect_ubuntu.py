@@ -173,6 +173,32 @@ def test_a_snippet_is_included_in_every_site(report: Any) -> None:
     assert not any("nginx" in line for line in report["not_looked_at"])
 
 
+def test_an_nginx_that_was_built_from_source(tmp_path: Path) -> None:
+    """Roots are relative to its prefix, certificates to its conf; what all sites share stands above them."""
+    root = tmp_path / "root"
+    text = (
+        "http { root html; index index.php; ssl_certificate all.pem; ssl_certificate_key all.key;\n"
+        "server { listen 443 ssl; server_name one.example; }\n"
+        "server { server_name two.example; root /data/two; location /up/ { alias up/; } } }\n"
+    )
+    put(root, "/usr/local/nginx/conf/nginx.conf", text)
+    put(root, "/usr/local/nginx/html/index.php", "<?php")
+    put(root, "/usr/local/nginx/up/x.jpg", "x")
+    sites = {
+        s["names"][0]: s
+        for s in Redkeep(tmp_path)("rescue", "inspect", str(root), "--json").ok().json["sites"]
+    }
+    assert sites["one.example"]["roots"] == ["/usr/local/nginx/html"]
+    assert sites["one.example"]["certificates"] == ["/usr/local/nginx/conf/all.pem"]
+    assert sites["two.example"]["roots"] == ["/data/two"]
+    assert sites["two.example"]["uploads"][0]["path"] == "/usr/local/nginx/up/"
+    Redkeep(tmp_path)("rescue", "plan", str(root)).ok()
+    first, second = ((tmp_path / f"rebuild/nginx/rescued/site-{i}.inc").read_text() for i in (1, 2))
+    assert "root /srv/rescued/usr/local/nginx/html;" in first
+    assert "index index.php;" in first
+    assert "alias /srv/rescued/usr/local/nginx/up/;" in second
+
+
 def test_no_secret_is_in_a_report(root: Path, report: Any, tmp_path: Path) -> None:
     told = Redkeep(tmp_path)("rescue", "inspect", str(root), "--html", "report.html").ok()
     for text in (json.dumps(report), told.stdout, (tmp_path / "report.html").read_text()):

@@ -38,17 +38,31 @@ class Configuration:
     main: bytes
     parsed: list[Directive]
     files: list[bytes]
+    #: what relative roots and aliases are relative to
+    prefix: bytes
 
     @property
-    def prefix(self) -> bytes:
+    def directory(self) -> bytes:
+        """What relative includes, certificates and keys are relative to."""
         return self.main.rpartition(b"/")[0]
+
+
+def _prefix(look: Look, main: bytes) -> bytes:
+    """``--prefix``, which a server was built with, and which stands nowhere: as packages and people choose it."""
+    directory = main.rpartition(b"/")[0]
+    above, _, last = directory.rpartition(b"/")
+    if last == b"conf":
+        return above
+    usual = b"/usr/share/nginx"
+    own = is_directory(look.tree, directory + b"/html")
+    return usual if not own and is_directory(look.tree, usual + b"/html") else directory
 
 
 def sites(look: Look) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for one in configurations(look):
         servers = list(servers_of(one.parsed))
-        found += [_site(look, server, one.prefix, one.main) for server in servers[: _MOST_SITES - len(found)]]
+        found += [_site(look, server, one) for server in servers[: _MOST_SITES - len(found)]]
         look.want("sites", *(path for path in one.files if is_file(look.tree, path)))
     _want(look, found)
     return found
@@ -68,7 +82,7 @@ def configurations(look: Look, refuse: Callable[[bytes], bool] = lambda path: Fa
         files: list[bytes] = []
         try:
             parser = _Parser(look, main, files, refuse)
-            found.append(Configuration(main, parser.parsed(main), files))
+            found.append(Configuration(main, parser.parsed(main), files, _prefix(look, main)))
             if parser.full:
                 look.unseen.append(
                     f"{text_of(main)}: more files or directives than anybody writes; not all were read"
@@ -185,9 +199,19 @@ def servers_of(block: list[Directive], upstreams: dict[str, list[str]] | None = 
                 for d in directive.get("block", [])
                 if d["directive"] == "upstream" and d["args"]
             }
-            yield from servers_of(directive.get("block", []), known)
+            own = [d for d in directive.get("block", []) if d["directive"] in _INHERITED]
+            for server in servers_of(directive.get("block", []), known):
+                there = {d["directive"] for d in server["block"]}
+                yield {
+                    **server,
+                    "block": [*(d for d in own if d["directive"] not in there), *server["block"]],
+                }
         elif directive["directive"] == "server" and directive.get("block") is not None:
             yield {**directive, "upstreams": upstreams or {}}
+
+
+#: What a server has from what it is in, where it says nothing of its own.
+_INHERITED = {"root", "index", "ssl_certificate", "ssl_certificate_key"}
 
 
 def _all(block: list[Directive], name: str) -> Iterator[tuple[Directive, list[str]]]:
@@ -204,14 +228,14 @@ def _values(server: Directive, name: str) -> list[str]:
     return list(dict.fromkeys(d["args"][0] for d, _ in _all(server["block"], name) if d["args"]))
 
 
-def _site(look: Look, server: Directive, prefix: bytes, main: bytes) -> dict[str, Any]:
-    def absolute(path: str) -> str:
-        return path if path.startswith("/") else f"{text_of(prefix)}/{path}"
+def _site(look: Look, server: Directive, one: Configuration) -> dict[str, Any]:
+    def absolute(path: str, below: bytes = one.directory) -> str:
+        return path if path.startswith("/") else f"{text_of(below)}/{path}"
 
     block = server["block"]
-    roots = [absolute(p) for p in _values(server, "root")]
+    roots = [absolute(p, one.prefix) for p in _values(server, "root")]
     aliases = [
-        {"location": " ".join(where), "path": absolute(d["args"][0])}
+        {"location": " ".join(where), "path": absolute(d["args"][0], one.prefix)}
         for d, where in _all(block, "alias")
         if d["args"]
     ]
@@ -231,7 +255,7 @@ def _site(look: Look, server: Directive, prefix: bytes, main: bytes) -> dict[str
         "certificates": [absolute(p) for p in _values(server, "ssl_certificate")],
         "keys": [absolute(p) for p in _values(server, "ssl_certificate_key")],
         "uploads": [u for n in named if (u := _uploads(look, n, aliases))],
-        "file": text_of(main),
+        "file": text_of(one.main),
     }
 
 
