@@ -178,7 +178,8 @@ def test_an_nginx_that_was_built_from_source(tmp_path: Path) -> None:
     root = tmp_path / "root"
     text = (
         "http { root html; index index.php; ssl_certificate all.pem; ssl_certificate_key all.key;\n"
-        "server { listen 443 ssl; server_name one.example; }\n"
+        "proxy_set_header Host $host;\n"
+        "server { listen 443 ssl; server_name one.example; location /api/ { proxy_pass http://127.0.0.1:81; } }\n"
         "server { server_name two.example; root /data/two; location /up/ { alias up/; } } }\n"
     )
     put(root, "/usr/local/nginx/conf/nginx.conf", text)
@@ -192,10 +193,12 @@ def test_an_nginx_that_was_built_from_source(tmp_path: Path) -> None:
     assert sites["one.example"]["certificates"] == ["/usr/local/nginx/conf/all.pem"]
     assert sites["two.example"]["roots"] == ["/data/two"]
     assert sites["two.example"]["uploads"][0]["path"] == "/usr/local/nginx/up/"
-    Redkeep(tmp_path)("rescue", "plan", str(root)).ok()
+    planned = Redkeep(tmp_path)("rescue", "plan", str(root), "--json").ok().json
+    assert [one["what"] for one in planned["left_out"]] == ["the files of /data/two"]
     first, second = ((tmp_path / f"rebuild/nginx/rescued/site-{i}.inc").read_text() for i in (1, 2))
     assert "root /srv/rescued/usr/local/nginx/html;" in first
     assert "index index.php;" in first
+    assert "proxy_set_header Host $host;" in first
     assert "alias /srv/rescued/usr/local/nginx/up/;" in second
 
 

@@ -211,7 +211,7 @@ def servers_of(block: list[Directive], upstreams: dict[str, list[str]] | None = 
 
 
 #: What a server has from what it is in, where it says nothing of its own.
-_INHERITED = {"root", "index", "ssl_certificate", "ssl_certificate_key"}
+_INHERITED = {"root", "index", "ssl_certificate", "ssl_certificate_key", "proxy_set_header"}
 
 
 def _all(block: list[Directive], name: str) -> Iterator[tuple[Directive, list[str]]]:

@@ -37,7 +37,7 @@ _TLS_HEAD = """\
 _QUIET = re.compile(
     r"events|http|stream|mail|server|upstream|include|pid|worker_\w+|error_log|access_log|log_format|types\w*|"
     r"default_type|sendfile|tcp_\w+|keepalive\w*|gzip\w*|client_\w+|server_\w+|ssl_\w+|use|multi_accept|"
-    r"large_client_header_buffers|open_file_cache\w*|fastcgi_\w+|proxy_\w+|daemon|master_process|charset|map|limit_\w+|geo"
+    r"large_client_header_buffers|open_file_cache\w*|fastcgi_\w+|proxy_\w+|daemon|master_process|charset|map|limit_\w+|geo|root|index"
 )
 
 
