@@ -323,6 +323,27 @@ def test_an_xfs_that_was_not_unmounted_is_named(tmp_path: Path, root: Path) -> N
         assert "not unmounted cleanly" in note
 
 
+def test_flags_of_inodes_hide_nothing(tmp_path: Path) -> None:
+    """What a file system encrypted is noise, and not handed on as a file; other flags say nothing of the content."""
+    disks.need("debugfs")
+    top = tmp_path / "tree"
+    (top / "home/app").mkdir(parents=True)
+    (top / "etc").mkdir()
+    for name in ("home/app/file", "etc/huge", "etc/secret"):
+        (top / name).write_text(name * 100)
+    image = disks.ext4(top, tmp_path / "disk", 32 * MIB, "-O", "encrypt")
+    for place, flags in (("/home", "0xa0000"), ("/etc/huge", "0xc0000"), ("/etc/secret", "0x80800")):
+        disks.run("debugfs", "-w", "-R", f"sif {place} flags {flags}", image)
+    run = Redkeep(tmp_path)(
+        "rescue", "extract", str(image), "bundle", "--only", "/etc", "--only", "/home", "--json"
+    )
+    assert run.status == 1, run.everything
+    (problem,) = run.json["problems"]
+    assert problem == {"path": "/etc/secret", "why": "it is encrypted, by the file system (fscrypt)"}
+    for name in ("home/app/file", "etc/huge"):
+        assert (tmp_path / "bundle/files" / name).read_text() == name * 100
+
+
 def test_features_that_are_not_known_are_named(tmp_path: Path, root: Path) -> None:
     image = disks.ext4(root, tmp_path / "disk", 64 * MIB, "-O", "large_dir")
     with pytest.raises(EvidenceError, match="large_dir") as caught, opened(image):

@@ -71,11 +71,12 @@ class Ext:
         self._listed = lru_cache(maxsize=8)(self._children)
 
     def _entry_of(self, inode: int) -> Any:
-        """libfsext's, or our own where it gives up on the inode's attributes, which we do not need."""
+        """libfsext's, or our own where it gives up on the inode's attributes or flags, most of which say nothing to us."""
         try:
             return self._volume.get_file_entry_by_inode(inode)
         except OSError as error:
-            raw = self._raw_inode(inode) if "attributes" in str(error) else None
+            told = str(error)
+            raw = self._raw_inode(inode) if "attributes" in told or "inode flags" in told else None
             if raw is None:
                 raise
             return RawInode(raw, self._blocks, self._block)

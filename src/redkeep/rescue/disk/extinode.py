@@ -1,8 +1,8 @@
 """Inodes of ext2, ext3 and ext4 as they lie on the disk, for those that libfsext gives up on.
 
-It takes no inode whose attributes fill their room exactly (seen with 20260821), and a file that is left out without a word
-is worse than none. Formats: https://docs.kernel.org/filesystems/ext4/ ("Index Nodes", "The Contents of inode.i_block",
-"Extended Attributes").
+It takes no inode whose attributes fill their room exactly, or which has a flag that it does not know, such as that of
+``chattr +T`` (seen with 20260821), and a file that is left out without a word is worse than none. Formats:
+https://docs.kernel.org/filesystems/ext4/ ("Index Nodes", "The Contents of inode.i_block", "Extended Attributes").
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from redkeep.rescue.disk.blocks import Blocks
 from redkeep.rescue.disk.inodes import Piece
 
 _INLINE_DATA, _EXTENTS = 0x1000_0000, 0x80000
+_ENCODED = {
+    0x800: "encrypted, by the file system (fscrypt)",
+    0x200: "compressed, by the file system (e2compr)",
+}
 _ATTRIBUTES = b"\x00\x00\x02\xea"
 _NODE = 0xF30A
 #: The longest extent that was written; what is longer is preallocated and never written.
@@ -74,6 +78,9 @@ class RawInode:
         return self._raw[40 : 40 + self.size] if self.size < 60 and not self.flags & _EXTENTS else None
 
     def pieces(self) -> list[Piece]:
+        for flag, how in _ENCODED.items():
+            if self.flags & flag:
+                raise OSError(errno.EOPNOTSUPP, f"it is {how}")
         if self.within is not None:
             return []
         self._tables = 0
