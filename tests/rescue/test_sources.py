@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -342,6 +344,35 @@ def test_flags_of_inodes_hide_nothing(tmp_path: Path) -> None:
     assert problem == {"path": "/etc/secret", "why": "it is encrypted, by the file system (fscrypt)"}
     for name in ("home/app/file", "etc/huge"):
         assert (tmp_path / "bundle/files" / name).read_text() == name * 100
+
+
+_IN_PIECES = """
+import sys
+with open(sys.argv[1], "wb") as file:
+    for piece in range(900):
+        file.seek(piece * 40_960)
+        file.write(b"%d" % piece)
+"""
+
+
+def test_a_file_in_very_many_pieces(tmp_path: Path) -> None:
+    """As a log is on XFS that grew beside others for months. Only a kernel makes one; the image is read without it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount")
+    image, at = (
+        disks.xfs(root_like(tmp_path / "top"), tmp_path / "disk", 320 * MIB, "-b", "size=1024"),
+        tmp_path / "at",
+    )
+    at.mkdir()
+    shell = 'mount -o loop "$0" "$1" && "$2" -c "$3" "$1/etc/log"; done=$?; umount "$1"; exit $done'
+    words = ["unshare", "-m", "sh", "-c", shell, str(image), str(at), sys.executable, _IN_PIECES]
+    if subprocess.run(words, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this kernel does not mount it")
+    with opened(image) as evidence, evidence.tree.open(b"/etc/log") as content:
+        assert evidence.tree.stat(b"/etc/log").kind == "file"
+        assert content.size == 899 * 40_960 + 3
+        assert len(list(content.segments())) == 900
+        assert all(content.read(piece * 40_960, 3) == (b"%d" % piece).ljust(3, b"\0") for piece in range(899))
 
 
 def test_features_that_are_not_known_are_named(tmp_path: Path, root: Path) -> None:
