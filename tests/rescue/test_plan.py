@@ -297,6 +297,13 @@ def _reachable(directory: Path) -> None:
         path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
 
 
+@pytest.mark.parametrize("memory", ["99999999999999999", "1", "50%", "-1"])
+def test_a_limit_that_nobody_meant_is_none(run: Redkeep, tmp_path: Path, memory: str) -> None:
+    victim.put(tmp_path / "root", "/etc/redis.conf", f"port 6379\nmaxmemory {memory}\ndir /var/lib/redis\n")
+    run("rescue", "plan", "root", "--json").ok()
+    assert "# maxmemory:" in (tmp_path / "rebuild/redkeep.yaml").read_text()
+
+
 def test_hostile_names_stay_names(run: Redkeep, tmp_path: Path) -> None:
     """In file names, host names, keys, locations, settings: nothing of it becomes YAML, shell, Markdown or nginx."""
     root = victim.clean(tmp_path / "root")

@@ -14,7 +14,8 @@ from redkeep.usecases.init import host_lines, one_line, scalar
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,24}", re.ASCII)
 _MOST = 20
-_FEWEST_BYTES = 1 << 20
+#: What a deployment file takes as memory: less or more was no limit that anybody meant.
+_FEWEST_BYTES, _MOST_BYTES = 1 << 20, 1 << 50
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -249,7 +250,7 @@ def _memory(fact: dict[str, Any]) -> int:
         size = parse_size(_last(fact, "maxmemory"))
     except ValueError:
         return 0
-    return size if size >= _FEWEST_BYTES else 0
+    return size if _FEWEST_BYTES <= size <= _MOST_BYTES else 0
 
 
 def _persistence(fact: dict[str, Any]) -> str:
