@@ -218,6 +218,21 @@ def test_redirects_to_the_sites_own_names_are_kept(tmp_path: Path) -> None:
     ]
 
 
+def test_connections_of_websocket_are_carried_over(tmp_path: Path) -> None:
+    """With a variable of our own, whatever the old one of that name was made of."""
+    files = planned(
+        tmp_path / "root",
+        "http { map $http_upgrade $connection_upgrade { default upgrade; '' close; }\n"
+        "server { location /ws { proxy_pass http://127.0.0.1:3000; proxy_http_version 1.1;\n"
+        "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade; } } }",
+    )
+    assert files.left_out == []
+    assert "proxy_set_header Connection $rescued_upgrade;" in files.texts["rescued/site-1.inc"]
+    at = webserver.prefix(tmp_path / "prefix")
+    write(files, at, victim._certificate())
+    assert webserver.complaints(at) == ""
+
+
 @pytest.mark.parametrize(
     ("function", "word"),
     [

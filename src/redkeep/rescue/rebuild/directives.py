@@ -99,6 +99,8 @@ QUIET = re.compile(
     r"log_format|server_tokens|break|autoindex_\w+|auth_basic_user_file|keepalive_requests|open_file_cache\w*|"
     r"reset_timedout_connection|proxy_headers_hash\w*|server_names_hash\w*|types_hash\w*|underscores_in_headers"
 )
+#: A variable of our own: whether a connection becomes one of WebSocket.
+UPGRADE = "rescued_upgrade"
 _HEADERS = re.compile(
     r"Cache-Control|Pragma|X-Frame-Options|X-Content-Type-Options|X-XSS-Protection|Strict-Transport-Security|"
     r"Referrer-Policy|Access-Control-Allow-(?:Origin|Methods|Headers|Credentials)|Vary",
@@ -204,6 +206,11 @@ def _add_header(args: list[str]) -> str:
 def _set_header(args: list[str]) -> str:
     if len(args) != 2 or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,60}", args[0]):
         raise Unsafe("a value that it does not usually have")
+    if [args[0].lower(), args[1]] == [
+        "connection",
+        "$connection_upgrade",
+    ]:  # as nginx's own page on WebSocket names it
+        return f"Connection ${UPGRADE}"
     if not re.fullmatch(r"[\w$./:;, {}-]*", args[1], re.ASCII):
         raise Unsafe("a value that it does not usually have")
     if re.fullmatch(r"(?:Proxy-)?Authorization|Cookie", args[0], re.IGNORECASE) and "$" not in args[1]:

@@ -224,6 +224,10 @@ def _write(made: NginxFiles, web_root: str, upstreams: list[str]) -> None:
         for ports, mine in encrypted_ports:
             tls = [f"{port} ssl" if " " not in port else port.replace(" ", " ssl ", 1) for port in ports]
             encrypted.append(_server(site, tls, mine, _encrypted_inside(site), names))
+    if any(f"${directives.UPGRADE}" in text for text in texts.values()):
+        plain.insert(
+            1, f"map $http_upgrade ${directives.UPGRADE} {{\n    default upgrade;\n    '' close;\n}}\n"
+        )
     if sum(map(len, texts.values())) > _MOST_BYTES:
         _leave_out(made, "all sites", "together they are larger than anybody writes")
         made.sites = []
