@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,20 @@ def test_immutable_files_are_seen_in_an_image(infected: Path, tmp_path: Path) ->
     document = Redkeep(tmp_path)("rescue", "inspect", str(image), "--json").json
     found = {f["subject"] for f in document["intrusion"] if f["rule"] == "intrusion-immutable"}
     assert found == places
+
+
+def test_immutable_files_are_seen_where_a_disk_is_mounted(tmp_path: Path) -> None:
+    root = victim.infected(victim.clean(tmp_path / "root"))
+    places = [root / "root/.ssh", root / "etc/ld.so.preload"]
+    try:
+        if any(subprocess.run(["chattr", "+i", place], capture_output=True).returncode for place in places):
+            pytest.skip("not here: chattr needs root, and a file system that has flags")
+        document = Redkeep(tmp_path)("rescue", "inspect", str(root), "--json").json
+        found = {f["subject"] for f in document["intrusion"] if f["rule"] == "intrusion-immutable"}
+        assert found == {"/root/.ssh", "/etc/ld.so.preload"}
+    finally:
+        for place in places:
+            subprocess.run(["chattr", "-i", place], capture_output=True)
 
 
 def test_text_html_and_reveal(image: Path, tmp_path: Path) -> None:

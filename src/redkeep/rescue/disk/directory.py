@@ -130,7 +130,7 @@ class DirectoryTree:
         import fcntl
 
         try:
-            opened = self._open(path)
+            opened = self._open(path, directory=True)
         except OSError:
             return None
         try:
@@ -141,10 +141,12 @@ class DirectoryTree:
             os.close(opened)
         return named_flags(bits & _IMMUTABLE, bits & _APPEND)
 
-    def _open(self, path: bytes) -> int:
+    def _open(self, path: bytes, *, directory: bool = False) -> int:
         held = self._hold(path)
         try:
             found = os.fstat(held)
+            if directory and stat.S_ISDIR(found.st_mode) and found.st_dev not in self._pseudo:
+                return _reopen(held, os.O_DIRECTORY)
             if found.st_dev in self._pseudo or not stat.S_ISREG(found.st_mode):
                 raise OSError(errno.EINVAL, f"not a file but a {kind_of(found.st_mode)}", os.fsdecode(path))
             return _reopen(held, 0)
