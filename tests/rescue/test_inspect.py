@@ -268,6 +268,8 @@ SIGNS = {
 def test_signs_of_the_break_in(report: Any) -> None:
     found = {(f["rule"], f["subject"]) for f in report["intrusion"]}
     assert found >= SIGNS, SIGNS - found
+    told = [(f["rule"], f["subject"], f["evidence"]) for f in report["intrusion"]]
+    assert len(told) == len(set(told)), "root and its double have one home"
     for finding in report["intrusion"]:
         assert {"severity", "evidence", "why", "fix", "confidence", "source"} <= set(finding)
     assert any("memory" in line for line in report["not_looked_at"])

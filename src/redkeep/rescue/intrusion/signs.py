@@ -45,4 +45,6 @@ def signs(look: Look, document: dict[str, Any], yara: str = "") -> list[Sign]:
         look.unseen.append("contents of files by signatures: give your own with --yara FILE")
     look.want("intrusion", *dict.fromkeys(s.path for s in found if s.path))
     rank = {"error": 0, "warning": 1, "info": 2}
-    return sorted(found, key=lambda s: (rank[s.finding.severity], s.finding.rule, s.finding.subject))
+    # two accounts may have one home
+    once = {(s.finding.rule, s.finding.subject, s.finding.evidence): s for s in found}
+    return sorted(once.values(), key=lambda s: (rank[s.finding.severity], s.finding.rule, s.finding.subject))
