@@ -99,6 +99,12 @@ def test_what_people_and_clouds_run_is_no_sign(tmp_path: Path) -> None:
     )
     victim.put(root, "/root/.bashrc", '. "/root/.cargo/env"\neval "$(/root/.rbenv/bin/rbenv init -)"\n')
     victim.put(root, "/etc/ld.so.preload", "/$LIB/libonion.so\n")
+    for name in (
+        "snappy-1.1.8-0a-libsnappyjava.so",
+        "sqlite-3.36.0-0a-libsqlitejdbc.so",
+        "libnetty_tcnative0a.so",
+    ):
+        victim.put(root, f"/tmp/{name}", b"\x7fELF", 0o755)
     document = Redkeep(tmp_path)("rescue", "inspect", str(root), "--json").ok().json
     assert [(f["subject"], f["evidence"]) for f in document["intrusion"]] == []
 

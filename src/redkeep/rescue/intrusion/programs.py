@@ -79,9 +79,16 @@ def known_names(look: Look, data: Any) -> Iterator[Sign]:
                     )
 
 
+#: What libraries of Java unpack there at each start, and leave behind.
+_OF_JAVA = re.compile(
+    rb"/(?:var/)?tmp/(?:[^/]+/)?(?:snappy-|sqlite-|jna|jffi|lib(?:netty|rocksdbjni|conscrypt|lz4-java|zstd-jni|jansi|leveldbjni|"
+    rb"tcnative|snappyjava))[\w.-]*\.(?:so|tmp)"
+)
+
+
 def programs_in_tmp(look: Look) -> Iterator[Sign]:
     for path, entry in look.index.hidden:
-        if head(look, path)[:4] == b"\x7fELF":
+        if not _OF_JAVA.fullmatch(path) and head(look, path)[:4] == b"\x7fELF":
             yield sign(
                 "intrusion-program-in-tmp",
                 "warning",
