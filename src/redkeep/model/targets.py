@@ -20,6 +20,7 @@ _SCHEMES = {
 }
 _PORT, _SENTINEL_PORT = 6379, 26379
 _WHERE = "redkeep check TARGET"
+_ESCAPE = "write / as %2F, # as %23, ? as %3F, @ as %40 and % as %25 in it, or use REDKEEP_PASSWORD"
 _HINT = "write redis://HOST:PORT, rediss://HOST:PORT, sentinel://HOST:PORT/NAME or HOST:PORT"
 
 
@@ -49,6 +50,12 @@ def parse_target(text: str) -> Target:
         raise UsageError(f"not a target: {scheme[:20]}://", where=_WHERE, next=_HINT)
     try:
         parts = urlsplit(text if separator else f"redis://{text}")
+        if (
+            "@" in f"{parts.path}{parts.query}{parts.fragment}"
+        ):  # what follows would be taken for the host, or left out
+            raise UsageError(
+                "not a target: a character of its password ends the host", where=_WHERE, next=_ESCAPE
+            )
         port, host = parts.port, parts.hostname or ""
     except ValueError:
         raise UsageError("not a target: its host or port cannot be read", where=_WHERE, next=_HINT) from None

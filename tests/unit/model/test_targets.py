@@ -49,6 +49,16 @@ def test_no_targets(text: str) -> None:
     assert "redis://HOST:PORT" in caught.value.next
 
 
+@pytest.mark.parametrize("password", ["se#cret", "p@ss#word", "12/34", "pa?ss", "a@b/c"])
+def test_a_password_that_ends_the_host_is_shown_to_nobody(password: str) -> None:
+    """What follows ``@`` in it would be looked up as a name, or asked."""
+    for text in (f"redis://:{password}@db.example:6379", f"rediss://boss:{password}@db.example/0"):
+        with pytest.raises(UsageError) as caught:
+            parse_target(text)
+        assert "%23" in caught.value.next
+        assert not any(part in str(caught.value) for part in ("se#", "cret", "ss#", "12/", "pa?"))
+
+
 @given(st.text(max_size=60))
 def test_anything_is_a_target_or_refused(text: str) -> None:
     try:
