@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,47 @@ def test_wrong_primary_by_what_sentinels_watch(binary: Binary, tmp_path: Path) -
         replica.client().replicaof("127.0.0.1", right.port)
         until(partial(linked, replica))
         assert not doctor(*targets).of("wrong-primary")
+
+
+def test_wrong_primary_that_should_be_a_replica(binary: Binary, tmp_path: Path) -> None:
+    """Sentinels take some seconds until they make it follow again, and longer where they are refused there."""
+    with (
+        replicated(binary, tmp_path) as (primary, replica),
+        watched(binary, tmp_path / "s", primary) as sentinel,
+    ):
+        commands = sentinel.client()
+        until(lambda: commands.execute_command("SENTINEL", "REPLICAS", "shop"), what="the replica")
+        target = f"sentinel://127.0.0.1:{sentinel.port}/shop"
+        assert not doctor(target).of("wrong-primary")
+        replica.client().replicaof("NO", "ONE")
+        found = doctor(target).only("wrong-primary")
+        assert found.subject == f"127.0.0.1:{replica.port}"
+        assert f"as a replica of shop at 127.0.0.1:{primary.port} (SENTINEL REPLICAS)" in found.evidence
+        assert f"REPLICAOF 127.0.0.1 {primary.port}" in found.fix
+        replica.client().replicaof("127.0.0.1", primary.port)
+        until(partial(linked, replica))
+        assert not doctor(target).of("wrong-primary")
+
+
+def test_a_name_for_loopback_is_this_machine_alone(binary: Binary, tmp_path: Path) -> None:
+    """Debian has 127.0.1.1 for the machine's own name. The number is another name, which is known everywhere."""
+    name = str(int.from_bytes(socket.inet_aton("127.0.0.1")))
+    with replicated(binary, tmp_path) as (primary, _):
+        told = doctor(f"{name}:{primary.port}")
+        assert told.checked.servers == 2
+        assert not told.of("no-password") + told.of("announce-loopback") + told.of("public-exposure"), (
+            told.told
+        )
+
+
+@needs_network
+def test_a_name_for_a_public_address(binary: Binary, tmp_path: Path) -> None:
+    def body() -> None:
+        name = str(int.from_bytes(socket.inet_aton(PUBLIC)))
+        with running(binary, tmp_path, f"bind 127.0.0.1 {PUBLIC}\nprotected-mode no\n") as server:
+            assert doctor(f"{name}:{server.port}").only("public-exposure").subject == f"{name}:{server.port}"
+
+    in_public_network(body)
 
 
 def test_a_node_that_hangs(binary: Binary, tmp_path: Path) -> None:

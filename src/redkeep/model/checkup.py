@@ -58,6 +58,8 @@ class Visit(Value):
     login_detail: str = ""
     #: what is weak about the password that was accepted here: ``6 characters long``
     weakness: str = ""
+    #: the IP address that was connected to, where the node is known by a name
+    ip: str = ""
 
     @property
     def connects(self) -> bool:
@@ -307,6 +309,11 @@ class Checkup(Value):
 
     def visit(self, node: Node) -> Visit | None:
         return self.visits.get(node.address)
+
+    def ip_of(self, node: Node) -> str:
+        """The IP address at which it was asked; its name where that is not known."""
+        visit = self.visit(node)
+        return (visit.ip if visit else "") or node.address.host
 
     def primary_of(self, node: Node) -> Node | None:
         """The node that a replica follows, where it is among those that were found."""

@@ -62,8 +62,10 @@ async def explore_with(
     local = any(is_loopback(a.host) for a in pending)
     greeted, seed = False, True
     while pending and len(found.visits) < _MOST_NODES:
-        pending = _fresh(await _wave(pending, found, eyes, seed), found, local)
-        seed = False
+        told = await _wave(pending, found, eyes, seed)
+        if seed:  # a name may be one of loopback
+            local = local or any(v.ip and is_loopback(v.ip) for v in found.visits.values())
+        pending, seed = _fresh(told, found, local), False
         pending = pending or _fresh(await _guess(found, eyes), found, local)
         if not pending and not greeted:
             greeted = True
@@ -212,7 +214,7 @@ async def _buses(checkup: Checkup, visitor: Visitor) -> dict[Address, Visit]:
         if view.cluster:
             lines = [n for n in view.cluster.nodes if n.bus_port and is_public(n.address.host)]
             wanted |= {Address(n.address.host, n.bus_port): None for n in lines}
-            if (port := view.cluster.me.bus_port) and is_public(node.address.host):
+            if (port := view.cluster.me.bus_port) and is_public(checkup.ip_of(node)):
                 wanted[Address(node.address.host, port)] = None  # whatever it announces
 
     async def one(bus: Address) -> Visit:

@@ -121,6 +121,7 @@ class Visitor:
             met = await self._knock(address, ip)
             if met.visit.connects:
                 break
+        met = Met(replace(met.visit, ip=ip), met.client)
         if address in self.named and ip:
             self.policy = replace(self.policy, named=self.policy.named | {ip})
         try:

@@ -33,7 +33,7 @@ def no_password(checkup: Checkup) -> Iterator[Found]:
         if visit is None or not visit.lets_strangers_in or _for_health_checks(node):
             continue
         sentinel = node.seen is not None and node.seen.role == "sentinel"
-        if is_loopback(node.address.host):
+        if is_loopback(checkup.ip_of(node)):
             beyond = listens_to_others(node) and door(node, "protected-mode") == "no"
             read = "its file" if sentinel else "CONFIG GET"
             where = f"bind {door(node, 'bind') or '(all)'}, protected-mode no ({read}), and "
@@ -159,7 +159,7 @@ def _needs_no_password(node: Node, visit: Visit | None) -> bool:
 def _has_public_address(checkup: Checkup, node: Node) -> bool:
     host = checkup.hosts.get(node.host)
     known = host.seen.addresses if host and host.seen else ()
-    return is_public(node.address.host) or any(map(is_public, known))
+    return is_public(checkup.ip_of(node)) or any(map(is_public, known))
 
 
 @rule("bus-exposed", "error", needs=("vantage", "cluster"))
@@ -184,7 +184,7 @@ def public_exposure(checkup: Checkup) -> Iterator[Found]:
     for node in checkup.nodes:
         found = {name: v.visits.get(node.address) for name, v in checkup.vantages.items()}
         places = [name for name, visit in found.items() if visit and visit.connects and not visit.tls]
-        if places and is_public(node.address.host):
+        if places and any(is_public(visit.ip or node.address.host) for visit in found.values() if visit):
             yield Found(
                 node.name,
                 f"answers from {listed(places)} without TLS{_at(node)}",

@@ -9,7 +9,7 @@ from redkeep.planning.evidence.trust import is_loopback
 
 def meant_for_others(checkup: Checkup) -> bool:
     """Somebody is asked, or handed out, at an address of more than one machine; or listens for others."""
-    if any(not is_loopback(n.address.host) for n in checkup.nodes):
+    if any(not is_loopback(checkup.ip_of(n)) for n in checkup.nodes):
         return True
     if any(h.address.host and not is_loopback(h.address.host) for h in handouts(checkup)):
         return True

@@ -315,6 +315,7 @@ def wrong_primary(checkup: Checkup) -> Iterator[Found]:
                 "to it brings back old data, or none.",
                 _follow(checkup, node, view, wanted),
             )
+    yield from _primaries_among_replicas(checkup)
     if checkup.spec and checkup.spec.mode != "cluster" and len(checkup.primaries) > 1:
         names = [n.name for n, _ in checkup.primaries]
         yield Found(
@@ -323,6 +324,35 @@ def wrong_primary(checkup: Checkup) -> Iterator[Found]:
             "Each takes writes of whoever finds it. One of both loses all of them when it follows the other again.",
             "find out which one clients use (redkeep status), and let the others follow it: REPLICAOF ADDRESS PORT",
         )
+
+
+def _primaries_among_replicas(checkup: Checkup) -> Iterator[Found]:
+    """What Sentinels list as a replica, and nobody follows it: until a Sentinel makes it follow, there are two."""
+    told: dict[str, dict[str, list[Node]]] = defaultdict(lambda: defaultdict(list))
+    for sentinel, view in checkup.sentinels:
+        for entry in view.monitored:
+            right = checkup.at(entry.address)
+            if right is None or right.seen is None or right.seen.role != "primary" or entry.flags & _CHANGING:
+                continue
+            for watched in entry.watched_replicas:
+                node = checkup.at(watched.address)
+                if node is not None and node is not right and node.seen and node.seen.role == "primary":
+                    told[node.name][f"{entry.name} at {right.name}"].append(sentinel)
+    by_name = {n.name: n for n in checkup.nodes}
+    for name, whom in told.items():
+        node, (shard, sentinels) = by_name[name], next(iter(whom.items()))
+        right = by_name[shard.rpartition(" at ")[2]]
+        yield Found(
+            name,
+            f"role master (INFO replication), and {listed(sentinels)} list it as a replica of {shard} (SENTINEL REPLICAS)",
+            "It takes writes of whoever finds it, and all of them are lost when it follows the other one again. Sentinels "
+            "make it follow within some seconds; where it stays, they are refused there.",
+            f"keep what only it has, if anything; then {_follow(checkup, node, node.seen, right) if node.seen else ''}",
+        )
+
+
+#: Flags of SENTINEL MASTERS while roles are changing.
+_CHANGING = frozenset({"failover_in_progress", "o_down", "s_down"})
 
 
 def _wrongly_follows(checkup: Checkup, node: Node, view: NodeView) -> tuple[Node | None, str] | None:
