@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def lying(more: str, *, role: str = "master", other: bytes = b"-ERR unknown comm
 
     def answer(data: bytes) -> bytes:
         replies = []
-        for command in data.split(b"\r\n*"):
+        for command in re.split(rb"\r\n(?=\*\d)", data):  # an argument may be a star
             if b"PING" in command:
                 replies.append(b"+PONG\r\n")
             else:
@@ -40,6 +41,15 @@ def lying(more: str, *, role: str = "master", other: bytes = b"-ERR unknown comm
         return b"".join(replies)
 
     return answer
+
+
+def made_up(count: int, hosts: str) -> str:
+    """So many replicas, none of which is there."""
+    lines = (
+        f"slave{i}:ip={hosts.format(i // 250 % 250, i % 250 + 1)},port={1 + i % 60_000},state=online,offset=1,lag=1"
+        for i in range(count)
+    )
+    return "\r\n".join(lines)
 
 
 def diagnose(answer: Answer) -> Diagnosis | RedkeepError:
@@ -81,6 +91,12 @@ def diagnose(answer: Answer) -> Diagnosis | RedkeepError:
         lying("", other=b"*2\r\n$1\r\na\r\n:1\r\n"),
         lying("", other=bulk("x y z\n" * 100)),
         lying("", other=b"*1\r\n*3\r\n:0\r\n:1\r\n*3\r\n*0\r\n:7\r\n:8\r\n"),
+        lying(made_up(1500, "127.0.{}.{}")),
+        lying(made_up(50_000, "127.0.{}.{}")),
+        lying(
+            "cluster_enabled:1",
+            other=bulk("\n".join(f"{i:040} 127.0.0.9:{i}@1 master - 0 0 1 connected" for i in range(9999))),
+        ),
         lying("used_memory:none\r\n"),
         lying(
             f"used_memory:{'9' * 5000}\r\nrepl_backlog_size:-1\r\nslave0:ip=a,port=1,state=online,offset={'9' * 5000}"

@@ -246,6 +246,8 @@ class Checkup(Value):
     known_as: Mapping[Address, str] = field(default_factory=dict)
     elsewhere: Mapping[str, Vantage] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
+    #: so many more addresses were told of than are asked
+    unasked: int = 0
 
     @cached_property
     def vantages(self) -> Mapping[str, Vantage]:

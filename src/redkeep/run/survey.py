@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from redkeep.errors import WireError
@@ -60,8 +61,10 @@ async def explore_with(
     named = tuple(seeds)
     pending = dict.fromkeys(named, True)
     local = any(is_loopback(a.host) for a in pending)
-    greeted, seed = False, True
+    greeted, seed, unasked = False, True, 0
     while pending and len(found.visits) < _MOST_NODES:
+        room = _MOST_NODES - len(found.visits)
+        pending, unasked = dict(islice(pending.items(), room)), unasked + max(0, len(pending) - room)
         told = await _wave(pending, found, eyes, seed)
         if seed:  # a name may be one of loopback
             local = local or any(v.ip and is_loopback(v.ip) for v in found.visits.values())
@@ -71,8 +74,10 @@ async def explore_with(
             greeted = True
             pending = _fresh(await _sentinels(found, eyes), found, local)
             pending = pending or _fresh(await _guess(found, eyes), found, local)
+    unasked += len(pending)
     nodes = tuple(_placed(n, found.visits, eyes) for n in found.nodes.values())
-    checkup = recognised(Checkup(target, datetime.now(UTC), nodes, found.visits), eyes.here.named)
+    checkup = Checkup(target, datetime.now(UTC), nodes, found.visits, unasked=unasked)
+    checkup = recognised(checkup, eyes.here.named)
     if not vantages:
         return await with_buses(checkup, eyes.here)
     visitors = {HERE: eyes.here, **eyes.others}

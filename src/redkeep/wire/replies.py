@@ -12,6 +12,9 @@ from redkeep.model.topology import Address, ClusterNode, ClusterView, ReplicaLin
 
 _TOO_LARGE = 1 << 64
 
+#: Nodes that one server may tell of. A Cluster has a thousand at most; who says more makes them up, and us look for them.
+_MOST = 2000
+
 
 def text(value: Any) -> str:
     """A reply as text; broken UTF-8 stays visible as \\xNN."""
@@ -65,17 +68,19 @@ def fields(value: str) -> dict[str, str]:
 def replica_lines(found: Mapping[str, str]) -> tuple[ReplicaLine, ...]:
     """The ``slave0:``, ``slave1:`` ... lines of a primary's INFO replication."""
     lines = []
-    for key in found:
-        if key[:5] == "slave" and key[5:].isdecimal():
-            f = fields(found[key])
-            lines.append(
-                ReplicaLine(
-                    Address(f["ip"], integer(f["port"])),
-                    f.get("state", ""),
-                    integer(f.get("offset", 0)),
-                    integer(f.get("lag", -1)),
-                )
+    named = [key for key in found if key[:5] == "slave" and key[5:].isdecimal()]
+    if len(named) > _MOST:
+        raise ValueError(f"{len(named)} replicas of one server")
+    for key in named:
+        f = fields(found[key])
+        lines.append(
+            ReplicaLine(
+                Address(f["ip"], integer(f["port"])),
+                f.get("state", ""),
+                integer(f.get("offset", 0)),
+                integer(f.get("lag", -1)),
             )
+        )
     return tuple(lines)
 
 
@@ -135,7 +140,10 @@ class Lines:
 
 def cluster_view(nodes_reply: Any, info_reply: Any, lines: Lines | None = None) -> ClusterView:
     """``lines``: shared by the nodes of a Cluster, whose views then share what is the same."""
-    nodes = (lines or Lines()).read(text(nodes_reply))
+    told = text(nodes_reply)
+    if told.count("\n") > _MOST:
+        raise ValueError(f"{told.count(chr(10))} nodes of one Cluster")
+    nodes = (lines or Lines()).read(told)
     state = info(info_reply)
     mine = next((n.id for n in nodes if "myself" in n.flags), None)
     if mine is None:
@@ -167,6 +175,8 @@ def sentinel_entry(entry: Mapping[str, str], replicas: Any, sentinels: Any) -> S
 
 def _watched(reply: Any) -> tuple[Watched, ...]:
     entries = [flat_map(e) for e in reply] if isinstance(reply, Sequence) else []
+    if len(entries) > _MOST:
+        raise ValueError(f"{len(entries)} nodes of one primary")
     return tuple(
         Watched(
             Address(e["ip"], integer(e["port"])),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from redkeep.model.checkup import SILENT, Checkup, Node, Visit
@@ -268,10 +268,8 @@ def announce_shared(checkup: Checkup) -> Iterator[Found]:
         if len(names) > 1:
             yield _shared(address, listed(names), "handed out for each of them")
     for node, view in checkup.servers:
-        lines = [line.address for line in view.replicas]
-        for address in dict.fromkeys(a for a in lines if lines.count(a) > 1):
-            if len(owners[address]) < 2:
-                count = lines.count(address)
+        for address, count in Counter(line.address for line in view.replicas).items():
+            if count > 1 and len(owners[address]) < 2:
                 yield _shared(
                     address,
                     f"{count} replicas of {node.name}",

@@ -43,6 +43,15 @@ _WORDS: dict[Need, tuple[str, str]] = {
 
 def unchecked(checkup: Checkup, rules: Iterable[Rule]) -> Iterator[Finding]:
     yield from _silent(checkup)
+    if checkup.unasked:
+        yield Finding(
+            NOT_CHECKED,
+            "info",
+            "deployment",
+            f"{checkup.unasked} more addresses that nodes tell of: {len(checkup.visits)} were asked, and no more are",
+            "No deployment is that large: somebody makes nodes up. No rule looked at the rest.",
+            "look at what the nodes tell: CLUSTER NODES, INFO replication, SENTINEL REPLICAS",
+        )
     every = list(rules)
     yield from _left_out(checkup, every)
     for need, (what, fix) in _WORDS.items():
