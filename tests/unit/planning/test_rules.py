@@ -193,6 +193,36 @@ def test_a_primary_that_would_refuse_its_own_login() -> None:
     assert "primary-cannot-rejoin" not in rules(checkup(alone))
 
 
+def test_what_restarts_a_container_is_not_known() -> None:
+    def told(supervisor: str) -> list[str]:
+        one = replace(node(6379), process=ProcessFacts(pid=1, supervisor=supervisor))
+        every = judge(checkup(one)).report.findings
+        return [f.why for f in every if f.evidence.startswith("what starts the server again")]
+
+    (why,) = told("container")
+    assert all(rule in why for rule in ("restart-rollback", "empty-restart-wipe", "not-supervised"))
+    assert not told("redis.service")
+
+
+def test_a_replica_whose_unit_says_whom_it_follows() -> None:
+    """``ExecStart=... --replicaof``: it is the same after every start."""
+    view: dict[str, Any] = {
+        "role": "replica",
+        "primary": Address("203.0.113.12", 6379),
+        "info": {"role": "slave"},
+    }
+    for options, wrong in (
+        (frozenset[str](), True),
+        (frozenset({"replicaof"}), False),
+        (frozenset({"slaveof"}), False),
+    ):
+        process = ProcessFacts(
+            pid=1, config_file="/etc/redis.conf", settings={}, supervisor="redis.service", options=options
+        )
+        one = replace(node(6379, **view), process=process)
+        assert ("replication-not-persisted" in rules(checkup(one))) is wrong
+
+
 def test_an_unreachable_node_is_named() -> None:
     lost = Node("b", Address("203.0.113.12", 6379), "203.0.113.12", Unreachable("no answer in time"))
     told = [f for f in judge(checkup(node(6379), lost)).report.findings if f.rule == "not-checked"]

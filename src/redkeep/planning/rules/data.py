@@ -27,7 +27,7 @@ _PRECISION = 2.0
 _FULL = 1024**2
 
 
-@rule("restart-rollback", "warning", needs=("config", "process"))
+@rule("restart-rollback", "warning", needs=("config", "process", "restart"))
 def restart_rollback(checkup: Checkup) -> Iterator[Found]:
     def snapshots_only(node: Node) -> bool:
         return bool(node.setting("save")) and node.setting("appendonly") == "no"
@@ -41,7 +41,7 @@ def restart_rollback(checkup: Checkup) -> Iterator[Found]:
     )
 
 
-@rule("empty-restart-wipe", "error", needs=("config", "process"))
+@rule("empty-restart-wipe", "error", needs=("config", "process", "restart"))
 def empty_restart_wipe(checkup: Checkup) -> Iterator[Found]:
     def nothing(node: Node) -> bool:
         return node.setting("save") == "" and node.setting("appendonly") == "no"

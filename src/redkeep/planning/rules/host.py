@@ -201,7 +201,7 @@ def _persists(node: Node) -> bool:
     return bool(node.setting("save")) or node.setting("appendonly") == "yes"
 
 
-@rule("not-supervised", "warning", needs=("process",))
+@rule("not-supervised", "warning", needs=("process", "restart"))
 def not_supervised(checkup: Checkup) -> Iterator[Found]:
     groups: dict[tuple[str, str, str], list[Node]] = defaultdict(list)
     for node, _ in checkup.seen:

@@ -12,10 +12,21 @@ from redkeep.model.values import Value
 #: What a rule looks at beyond each node's INFO:
 #: ``config`` (CONFIG GET), ``acl`` (ACL LIST), ``cluster`` (CLUSTER NODES), ``sentinel`` (SENTINEL MASTERS), ``modules``
 #: (MODULE LIST), ``data`` (small values), ``latency`` (LATENCY LATEST), ``vantage`` (connections from where clients are),
-#: ``host`` (the machine), ``process`` (a server's process on its machine), ``file`` (the configuration file that it was
-#: started with).
+#: ``host`` (the machine), ``process`` (a server's process on its machine), ``restart`` (what starts it again), ``file``
+#: (the configuration file that it was started with).
 Need = Literal[
-    "config", "acl", "cluster", "sentinel", "modules", "data", "latency", "vantage", "host", "process", "file"
+    "config",
+    "acl",
+    "cluster",
+    "sentinel",
+    "modules",
+    "data",
+    "latency",
+    "vantage",
+    "host",
+    "process",
+    "restart",
+    "file",
 ]
 
 

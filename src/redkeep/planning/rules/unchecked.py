@@ -34,6 +34,11 @@ _WORDS: dict[Need, tuple[str, str]] = {
         "the server's process",
         "name the login of its host with --ssh USER@HOST, or run it there as root",
     ),
+    "restart": (
+        "what starts the server again",
+        "look yourself: docker inspect -f '{{.HostConfig.RestartPolicy.Name}}' CONTAINER; always and unless-stopped "
+        "start it at once, no and on-failure may leave it down",
+    ),
     "file": (
         "the server's configuration file",
         "name the login of its host with --ssh USER@HOST (root, or sudo without a password), or run it there as root",
@@ -119,6 +124,11 @@ def _advice(reason: str) -> str:
 
 def _missing(checkup: Checkup, node: Node, need: Need) -> str:
     """Why this node could not be looked at in this way; empty where it was, or was not asked at all."""
+    if need == "restart":
+        hidden = (
+            node.process is not None and node.process.supervisor == "container" and not node.process.restart
+        )
+        return "it runs in a container, whose restart policy is not seen from the host" if hidden else ""
     if need in ("host", "process", "file"):
         return _not_on_the_host(checkup, node, need)
     if need == "vantage":
