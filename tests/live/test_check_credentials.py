@@ -107,6 +107,10 @@ def test_sentinels_with_a_password_of_their_own(binary: Binary, tmp_path: Path) 
             assert not told.of("not-checked"), told.told
         told = doctor(server)
         assert "WRONGPASS" in told.only("not-checked").evidence
+        b.process.kill()
+        b.process.wait()
+        told = doctor(server, watcher)  # one that does not answer is a Sentinel all the same
+        assert (told.checked.servers, told.checked.sentinels) == (2, 2)
 
 
 def known(sentinel: Any) -> bool:

@@ -171,7 +171,9 @@ def _wanted(access: Access) -> Wanted:
 def judged(checkup: Checkup, accepts: Spec | None = None, posts: Outposts | None = None) -> Checked:
     """What the rules say. ``accepts``: the file of a deployment that Redkeep did not make, for what it accepts."""
     found = judge(checkup, accepts)
-    sentinels = sum(n.seen is not None and n.seen.role == "sentinel" for n in checkup.nodes)
+    # those that did not answer are what the others list them as
+    listed = {w.address for _, v in checkup.sentinels for e in v.monitored for w in e.watched_sentinels}
+    sentinels = sum(n.seen.role == "sentinel" if n.seen else n.address in listed for n in checkup.nodes)
     return Checked(
         found.report,
         len(checkup.nodes) - sentinels,

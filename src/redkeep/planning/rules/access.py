@@ -248,7 +248,8 @@ def tls_mismatch(checkup: Checkup) -> Iterator[Found]:
                 "soon as these two have to meet.",
                 f"CONFIG SET {setting} yes on all of them, and CONFIG REWRITE",
             )
-    handed_out = {handout.address for handout in handouts(checkup)}
+    encrypted = any(visit.certificate for visit in checkup.visits.values())
+    handed_out = {handout.address for handout in handouts(checkup)} if encrypted else set()
     elsewhere = {known.name for address in handed_out if (known := checkup.at(address))}
     for address, visit in checkup.visits.items():
         certificate = visit.certificate
