@@ -157,7 +157,9 @@ async def _take_down(deployment: Deployment, host: Host, facts: HostFacts, aside
         # together: a primary that stops waits for its replicas, and they are on their way out as well
         await asyncio.gather(*(host.run(stop_supervised(node.data), timeout=60.0) for node in nodes))
     base = shlex.quote(layout.base)
-    await host.run(f"mv -T {base} {shlex.quote(aside)}" if aside else f"rm -rf {base}", timeout=600.0)
+    # what tells whose it is goes last, so that a deletion that was cut off is known, and finished, by the next one
+    delete = f"find {base} -mindepth 1 -maxdepth 1 ! -name identity ! -name lock -exec rm -rf {{}} + && rm -rf {base}"
+    await host.run(f"mv -T {base} {shlex.quote(aside)}" if aside else delete, timeout=600.0)
 
 
 def _nodes(deployment: Deployment, host: str, facts: HostFacts) -> list[NodePaths]:
