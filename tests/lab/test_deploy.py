@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -202,3 +203,21 @@ def test_bundled_engine_on_private_addresses(fresh_lab: LabFactory, tmp_path: Pa
         assert (
             site.lab.exec(name, "ls /etc/systemd/system/redkeep-* 2>/dev/null | wc -l").stdout.strip() == "0"
         )
+
+
+def test_a_pinned_package_whose_sources_the_distribution_repacked(
+    fresh_lab: LabFactory, tmp_path: Path
+) -> None:
+    """Debian's valkey is 8.1.1+dfsg1-3: pinned by that, by 8.1.1 and by 8.1; the server itself says 8.1.1."""
+    site = Site.at(fresh_lab(on("trixie", ("a11",))), tmp_path)
+    text = "mode: standalone\nengine: {{flavor: valkey, source: package, version: '{}'}}\n"
+    site.write(text.format("8.1.0"))
+    told = "\n".join(site.run("apply", "--yes").error(1, "is not on offer", "only "))
+    offered = re.search(r"only (\S*\+dfsg\S*?)[,\s]", f"{told} ")
+    if offered is None:
+        pytest.skip("the distribution's package is not a repacked one any more")
+    upstream = offered[1].partition("+")[0]
+    for version in (upstream, offered[1], upstream.rpartition(".")[0]):
+        site.write(text.format(version))
+        site.run("apply", "--yes").ok()
+        assert_unchanged(site)
