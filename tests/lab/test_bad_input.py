@@ -113,6 +113,22 @@ def test_a_silent_host_among_others(site: Site) -> None:
     untouched(site.lab)
 
 
+def test_where_to_connect_while_a_host_is_lost(site: Site) -> None:
+    """Its address was found out on the host, and the other one remembers it."""
+    lines = [f"  - {{name: {h}, ssh: root@{site.lab[h].public}, network: one}}\n" for h in ("a11", "a12")]
+    site.run.write(f"name: {NAME}\n{PAIR}\n{BUNDLED}\nhosts:\n{''.join(lines)}")
+    finishes(site)
+    before = site.run("url", "--reveal", "--json").ok().json
+    assert len(before["urls"]) == 2
+    site.lab.power_cut("a12")
+    try:
+        assert site.run("url", "--reveal", "--json").ok().json == before
+    finally:
+        site.lab.power_on("a12")
+        site.lab.wait_ready("a12")
+    site.wait_ok()
+
+
 def test_one_machine_under_two_names(site: Site) -> None:
     config = Path(site.run.environment["HOME"], ".ssh/config")
     config.write_text(f"Host other\n  HostName {site.lab['a11'].public}\n  User root\n\n{config.read_text()}")

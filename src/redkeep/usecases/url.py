@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +10,7 @@ from redkeep.errors import UsageError
 from redkeep.model.topology import Address
 from redkeep.planning.hostfiles.acl import ADMIN, APP
 from redkeep.planning.hostfiles.quoting import redis_url
+from redkeep.planning.identity import announced, identities
 from redkeep.run.deployment import Deployment, Sight
 from redkeep.run.opening import opened
 
@@ -71,6 +72,27 @@ def _endpoints(placement: Placement, plan: AddressPlan) -> list[Endpoint]:
     return [Endpoint(n.name, n.kind, Address(plan[n.host].for_clients, n.port)) for n in placement.nodes]
 
 
+def _while_hosts_are_lost(deployment: Deployment, sight: Sight) -> list[Endpoint]:
+    """An outage is when somebody needs to know where to connect. What a host that does not answer hands out, the others
+    remember, and they confirm that nothing else would be decided if it answered; else it is waited for."""
+    found = _endpoints(deployment.placement, sight.addresses)
+    told = identities(sight.observed.hosts)
+    if len(told) == len(deployment.spec.hosts):
+        return found
+    handed = announced(sight.observed.hosts)
+    as_before = all(i.tls == sight.tls.on for i in told.values()) and all(
+        sight.addresses[host].announce == handed.get(host) for host in told
+    )
+    if not (told and as_before):
+        deployment.require_all(sight)
+    hosts = {n.name: n.host for n in deployment.placement.nodes}
+    known = [
+        e if e.address.host else replace(e, address=Address(handed.get(hosts[e.node], ""), e.address.port))
+        for e in found
+    ]
+    return [e for e in known if e.address.host]
+
+
 def application_lines(deployment: Deployment, sight: Sight) -> tuple[str, ...]:
     """What an application of this mode is configured with; the password is left out."""
     found = _endpoints(deployment.placement, sight.addresses)
@@ -99,8 +121,7 @@ async def url(spec: Spec, file: Path, *, user: User = "app", reveal: bool = Fals
         if deployment.vault.contents() is None:
             raise UsageError("nothing was deployed from this file yet", where=str(file), next="redkeep apply")
         sight = await deployment.look()
-        deployment.require_all(sight)
-        found = _endpoints(deployment.placement, sight.addresses)
+        found = _while_hosts_are_lost(deployment, sight)
         password = deployment.secrets.app if user == "app" else deployment.secrets.admin
         login = APP if user == "app" else ADMIN
         shown = password if reveal else None if password is None else "PASSWORD"
