@@ -3,6 +3,7 @@ blank and a quote in its name, as folders of temporary files may."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -118,4 +119,15 @@ def test_killed_while_it_stays(here: Redkeep) -> None:
     read_until(process, "until Ctrl-C")
     process.kill()
     process.communicate(timeout=120)
+    nothing_stays(here)
+
+
+def test_a_client_that_cannot_write_is_no_outage(here: Redkeep) -> None:
+    """Its library lacks a module, as after an installation for another Python."""
+    package = here.folder / "site/redis"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ModuleNotFoundError('no such part')\n")
+    path = f"{package.parent}:{os.environ.get('PYTHONPATH', '')}"
+    told = here("demo", "--once", "--mode", "standalone", env={"PYTHONPATH": path})
+    told.error(1, "the client cannot write to shard 1: ModuleNotFoundError: no such part", "redis-py")
     nothing_stays(here)

@@ -32,6 +32,8 @@ from redkeep.usecases.apply import apply
 
 #: Seconds that the client writes before the fault, and after everything is well again.
 CALM = 1.5
+#: Seconds for its first acknowledged write.
+FIRST_WRITE_LIMIT = 30.0
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ async def _break(deployment: Deployment, sight: Sight, emit: Emit) -> Outage:
     load_ = Load(connect, measure.tags(found))
     await load_.start()
     await asyncio.sleep(CALM)
+    await _writing(load_.lanes)
     shard, (victim, _) = min(found.items())
     view = await deployment.fleet.view(victim)
     assert isinstance(view, NodeView)
@@ -206,6 +209,19 @@ async def _break(deployment: Deployment, sight: Sight, emit: Emit) -> Outage:
         pulse={lane.shard: _pulse(lane, begin) for lane in load_.lanes},
         fault_at=int((at - begin) * 10),
     )
+
+
+async def _writing(lanes: list[Lane]) -> None:
+    """Nothing is broken before the client writes: what it cannot do already is no news afterwards."""
+    deadline = time.monotonic() + FIRST_WRITE_LIMIT
+    while lane := next((lane for lane in lanes if not lane.times), None):
+        if time.monotonic() > deadline:
+            raise RedkeepError(
+                f"the client cannot write to {lane.shard}: {lane.errors[-1][1] if lane.errors else 'no answer'}",
+                where="redis-py, on this machine",
+                next="mend what it says; a missing module: install Redkeep anew for this Python",
+            )
+        await asyncio.sleep(0.05)
 
 
 def _pulse(lane: Lane, begin: float) -> list[int]:
