@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -124,10 +125,35 @@ def test_a_hang_and_then_a_replica(sentinel: Here) -> None:
 
 
 def test_the_timer_undoes_a_hang_when_the_tool_was_killed(sentinel: Here) -> None:
+    with _hanging(sentinel) as (process, pid):
+        process.kill()
+    assert _state(pid) == "T"
+    until(lambda: _state(pid) == "S", seconds=30)
+    until(lambda: _well(sentinel), seconds=60)
+
+
+def test_control_c_undoes_a_hang_and_removes_the_keys(sentinel: Here) -> None:
+    before = _drill_keys(sentinel)  # a tool that was killed left them
+    with _hanging(sentinel) as (process, pid):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert _state(pid) == "S"
+    until(lambda: _well(sentinel), seconds=60)
+    assert _drill_keys(sentinel) <= before
+
+
+def _drill_keys(here: Here) -> set[str]:
+    primary = next(n["name"] for n in here.status() if n["role"] == "primary")
+    return set(here.admin(int(primary.rpartition(":")[2])).scan_iter("redkeep:drill:*", count=1000))
+
+
+@contextlib.contextmanager
+def _hanging(here: Here) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A drill that has just stopped a primary: the command, and that server's process."""
     process = subprocess.Popen(
-        sentinel.run.argv("drill", "primary-hang", "--yes", "--hold", "1"),
-        cwd=sentinel.folder,
-        env=sentinel.run.variables(),
+        here.run.argv("drill", "primary-hang", "--yes", "--hold", "1"),
+        cwd=here.folder,
+        env=here.run.variables(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -138,13 +164,9 @@ def test_the_timer_undoes_a_hang_when_the_tool_was_killed(sentinel: Here) -> Non
         for line in process.stderr or ():
             if line.startswith("primary-hang: "):
                 break
-        port = line.strip().rpartition(":")[2]
-        pid = int(_server_pid(sentinel, port))
+        pid = int(_server_pid(here, line.strip().rpartition(":")[2]))
         until(lambda: _state(pid) == "T", seconds=10)
-        process.kill()
-    assert _state(pid) == "T"
-    until(lambda: _state(pid) == "S", seconds=30)
-    until(lambda: _well(sentinel), seconds=60)
+        yield process, pid
 
 
 def _server_pid(here: Here, port: str) -> str:

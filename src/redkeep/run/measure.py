@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a deployment may take to be whole again.
 RECOVERY_LIMIT = 90.0
+#: Seconds in which what a run wrote is removed when it is cut short.
+_SWEEP_LIMIT = 5.0
 #: Keys removed in one pipeline.
 _BATCH = 1000
 
@@ -158,3 +160,18 @@ async def remove(clients: dict[str, Client], lanes: list[Lane]) -> None:
             for start in range(0, lane.sent, _BATCH):
                 numbers = range(start, min(lane.sent, start + _BATCH))
                 await client.call("UNLINK", *(lane.key(n) for n in numbers))
+
+
+@contextlib.asynccontextmanager
+async def swept(
+    deployment: Deployment, sight: Sight, lanes: list[Lane], *, keep: bool
+) -> AsyncIterator[None]:
+    """A run that is cut short leaves no keys, as far as that goes in a moment; what is left expires by itself."""
+    try:
+        yield
+    except BaseException:
+        if not keep:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_SWEEP_LIMIT), owners(deployment, sight) as clients:
+                    await remove(clients, lanes)
+        raise

@@ -185,7 +185,11 @@ async def _run(
         read_interval=READ_INTERVAL,
     )
     felt_by: ClientFelt | None = None
-    async with watching(deployment, sight) as log, _riding(rider, deployment, sight, load) as ride:
+    async with (
+        measure.swept(deployment, sight, load.lanes, keep=wanted.keep),
+        watching(deployment, sight) as log,
+        _riding(rider, deployment, sight, load) as ride,
+    ):
         await load.start()
         try:
             await _flowing(load)
