@@ -58,11 +58,14 @@ async def install(host: Host, facts: HostFacts, want: EngineWant, note: Note) ->
     """Installs the version on offer, or the pinned one. Needs root on the host."""
     tool = manager(facts)
     if tool is None or not facts.root:
-        reason = "is not run as root" if tool else "has neither apt nor dnf"
+        reason = "is not worked on as root" if tool else "has neither apt nor dnf"
+        by_hand = ""
+        if tool and host.is_local:  # what is installed already is used without root
+            by_hand = f"as root: {tool.command(tool.packages(want.flavor))}, then apply again; "
         raise EngineError(
             f"source: package is not possible: {host.name} {reason}",
             where=_where(host, facts),
-            next=alternatives(want),
+            next=by_hand + alternatives(want),
         )
     found = await find(host, want)
     if found is None:
