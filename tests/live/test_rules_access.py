@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import redis
 
 from redkeep.run.pki import Pki, certificate_names
 from redkeep.run.vault import Vault
@@ -423,6 +424,17 @@ def test_a_primary_that_hangs_is_no_intruder(binary: Binary, tmp_path: Path) -> 
             assert not doctor(replica).of("signs-of-intrusion")
         finally:
             primary.process.send_signal(signal.SIGCONT)
+
+
+def test_a_primary_without_room_for_one_more_is_no_intruder(binary: Binary, tmp_path: Path) -> None:
+    with replicated(binary, tmp_path) as (primary, replica):
+        client = primary.client()
+        client.config_set("maxclients", 2)  # the replica, and this one
+        with pytest.raises(redis.RedisError):
+            primary.client().ping()
+        for _ in range(5):
+            assert not doctor(replica).of("signs-of-intrusion")
+        assert client.ping()
 
 
 def test_intrusion_by_a_rogue_primary(binary: Binary, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ LoginState = Literal["none", "ok", "refused", "withheld"]
 
 #: What a visit tells of a server that hangs, or of somebody who is none and waits.
 SILENT = "accepts connections and says nothing"
+#: And of those who answer, and not as a server does.
+BREAKS_OFF, NOT_THIS_PROTOCOL = "breaks off in the middle of its answers", "not this protocol"
 
 
 class Certificate(Value):

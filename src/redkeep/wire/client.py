@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 import hiredis
 
 from redkeep.errors import NodeUnreachable, ReplyError
+from redkeep.model.checkup import NOT_THIS_PROTOCOL
 from redkeep.model.values import Value
 from redkeep.wire.tls import over_tls
 
@@ -173,7 +174,7 @@ class Client:
                 self._check(data)
                 self._parser.feed(data)
         except hiredis.HiredisError as error:
-            raise EOFError(f"not this protocol: {error}") from error
+            raise EOFError(f"{NOT_THIS_PROTOCOL}: {error}") from error
         return reply
 
     def _check(self, data: bytes) -> None:

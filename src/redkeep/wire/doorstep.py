@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from redkeep.errors import HostError, NodeUnreachable, NotForwarded, RedkeepError, ReplyError, WireError
-from redkeep.model.checkup import SILENT, Certificate, Outcome, Visit
+from redkeep.model.checkup import BREAKS_OFF, SILENT, Certificate, Outcome, Visit
 from redkeep.model.values import Value
 from redkeep.wire import replies
 from redkeep.wire.client import Client, Login, Opener
@@ -99,7 +99,7 @@ async def _greet(client: Client, visit: Visit) -> Met:
     except NodeUnreachable as error:
         silent = error.what == "no answer in time"
         # a server that hangs answers neither; one that only pretends may know no more than PING
-        said = "breaks off in the middle of its answers" if client.was_answered else SILENT
+        said = BREAKS_OFF if client.was_answered else SILENT
         if visit.tls and not silent:
             said = f"{error.what}, after the TLS handshake: it may ask for a client's certificate (--cert, --key)"
         return Met(replace(visit, detail=said if silent or visit.tls else error.what))

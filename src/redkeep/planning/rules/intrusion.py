@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from redkeep.model.checkup import Checkup, Node, Sample
+from redkeep.model.checkup import BREAKS_OFF, NOT_THIS_PROTOCOL, Checkup, Node, Sample, Visit
 from redkeep.model.topology import Address, NodeView
 from redkeep.planning.rules.registry import Found, rule
 from redkeep.planning.rules.words import listed
@@ -103,15 +103,19 @@ def _strangers(checkup: Checkup, node: Node, view: NodeView) -> Iterator[str]:
     primary = checkup.primary_of(node)
     if view.primary is not None and (primary is None or primary.seen is None):
         visit = checkup.visits.get(view.primary)
-        # one that says nothing may hang, or wants a certificate; and in a Cluster nobody is told by REPLICAOF whom to follow
-        unclear = visit is None or visit.ping or visit.silent or visit.tls or view.cluster
-        if visit is not None and visit.connects and not unclear:
+        # in a Cluster nobody is told by REPLICAOF whom to follow
+        if visit is not None and visit.connects and not visit.ping and _pretends(visit) and not view.cluster:
             yield f"it replicates from {view.primary} (INFO replication), where no Redis or Valkey answers PING and INFO"
         elif _outside(checkup, view.primary):
             yield f"it replicates from {view.primary} (INFO replication), which is not in the deployment file"
     for line in view.replicas:
         if not view.cluster and _outside(checkup, line.address):
             yield f"{line.address} replicates from it (INFO replication), which is not in the deployment file"
+
+
+def _pretends(visit: Visit) -> bool:
+    """It answers, and not as a server does. One that says nothing may hang, or be full, or ask for a certificate."""
+    return not visit.tls and any(words in visit.detail for words in (BREAKS_OFF, NOT_THIS_PROTOCOL))
 
 
 def _outside(checkup: Checkup, address: Address) -> bool:
