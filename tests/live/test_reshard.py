@@ -209,6 +209,7 @@ def test_a_large_key_goes_while_others_move_key_by_key(made: Cluster) -> None:
 def test_wishes_that_make_no_sense(made: Cluster) -> None:
     run = made.run
     run("reshard", "--to", made.name(0)).error(2, "--from, --to and --slots belong together")
+    run("reshard", "--by", "keys").error(2, "--by is for --rebalance", "add --rebalance")
     run("reshard", "--rebalance", "--empty", made.name(0)).error(2, "one at a time")
     run("reshard", "--rebalance", "--by", "luck").error(2, "no such measure: luck")
     run("reshard", "--rebalance", "--weight", "x").error(2, "not a weight: x")

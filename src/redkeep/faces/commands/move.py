@@ -32,7 +32,7 @@ def reshard(
         int | None, typer.Option("--slots", min=1, max=16384, help="So many hash slots.")
     ] = None,
     rebalance: Annotated[bool, typer.Option("--rebalance", help="Even shares for all shards.")] = False,
-    by: Annotated[str, typer.Option(help="With --rebalance: slots, keys or memory.")] = "slots",
+    by: Annotated[str, typer.Option(help="With --rebalance: slots (the default), keys or memory.")] = "",
     weight: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=W", help="With --rebalance: a larger or smaller share than 1; repeat it."),
@@ -57,7 +57,10 @@ def reshard(
 ) -> int:
     """Move hash slots between shards while applications go on. Without options: finish what was interrupted."""
     names = tuple(name for part in from_ or () for name in part.split(",") if name)
-    wish = _request(names, to, slots, by if rebalance else "", weight or [], empty, abandon=abandon)
+    if by and not rebalance:
+        raise _wrong("--by is for --rebalance", "add --rebalance")
+    measure = (by or "slots") if rebalance else ""
+    wish = _request(names, to, slots, measure, weight or [], empty, abandon=abandon)
     spec = load_spec(file)
     from redkeep.usecases.reshard import Limits
     from redkeep.usecases.reshard import reshard as use_case
