@@ -130,7 +130,7 @@ def test_overtaken_by_another_change(pair: tuple[Setup, Setup], steps: int) -> N
     if not any(world.machines[h.name].identity for h in before.spec.hosts):
         return
     # a folder that was made, and nothing in it yet: on a host of which nobody in the old file has heard, it stays
-    used = {name.partition(":")[0] for name in world.servers}
+    used = {name.partition(":")[0] for name, server in world.servers.items() if server.files or server.runs}
     prepared = {n for n, m in world.machines.items() if m.identity and n not in used}
     world = carry_out_all(before, joined_by(before, world))
     for name in prepared - {h.name for h in before.spec.hosts}:
