@@ -16,6 +16,8 @@ from redkeep.model.slots import key_slot
 from tests.cli import Redkeep
 from tests.ports import free_block
 
+from .servers import until
+
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
 FILE = "name: changed-{port}\nmode: cluster\nhosts: [local]\nport: {port}\nfailover: fast\n"
@@ -113,6 +115,31 @@ def test_after_a_failover_there_is_nothing_to_do(cluster: Cluster) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert cluster.apply() == []
+
+
+def test_a_shard_without_its_replica_is_not_called_well(cluster: Cluster) -> None:
+    """A replica follows another shard's primary: every node is up, every slot is served, and one shard is alone."""
+
+    def state() -> str:
+        return str(cluster.run("status", "--json").ok().json["state"])
+
+    nodes = cluster.status()
+    ids = {n["name"]: cluster.admin(int(n["name"].partition(":")[2])).cluster("MYID") for n in nodes}
+    replica = next(n for n in nodes if n["role"] == "replica")
+    other = next(n for n in nodes if n["role"] == "primary" and n["name"] != replica["primary"])
+    moved = cluster.admin(int(replica["name"].partition(":")[2]))
+    for server in cluster.all():  # else the engine itself puts that right within seconds
+        server.config_set("cluster-allow-replica-migration", "no")
+    try:
+        assert state() == "ok"
+        moved.cluster("REPLICATE", ids[other["name"]])
+        until(lambda: moved.info("replication")["master_link_status"] == "up", seconds=30)
+        assert state() == "degraded"
+    finally:
+        moved.cluster("REPLICATE", ids[replica["primary"]])
+        for server in cluster.all():
+            server.config_set("cluster-allow-replica-migration", "yes")
+    until(lambda: state() == "ok", seconds=30)
 
 
 def test_a_file_with_its_keys_in_another_order_changes_nothing(cluster: Cluster) -> None:

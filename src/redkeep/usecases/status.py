@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -133,4 +134,13 @@ def _state(desired: Desired, observed: Observed) -> State:
         return "down"
     every = [observed.nodes.get(n.name) for n in desired.nodes]
     well = all(isinstance(v, NodeView) and v.link_up for v in every)
-    return "ok" if well and (desired.spec.mode == "cluster" or len(primaries) == 1) else "degraded"
+    if desired.spec.mode == "cluster":
+        return "ok" if well and not _lonely(desired, known) else "degraded"
+    return "ok" if well and len(primaries) == 1 else "degraded"
+
+
+def _lonely(desired: Desired, known: list[NodeView]) -> bool:
+    """A shard has fewer replicas than the file says: one was cut short in a move, or follows another shard's primary."""
+    followed = Counter(v.cluster.me.primary_id for v in known if v.cluster and not v.cluster.me.is_primary)
+    owners = [v.cluster.my_id for v in known if v.cluster and v.cluster.me.is_primary and v.cluster.me.slots]
+    return any(followed[owner] < desired.spec.replicas for owner in owners)
