@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from redkeep.rescue.inspection.settings import read_settings, shown
 from tests.cli import Redkeep
 from tests.rescue import disks, victim
 
@@ -352,3 +353,17 @@ def test_clean_debian_is_silent(tmp_path: Path) -> None:
 def test_wrong_sources(tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "empty").touch()
     Redkeep(tmp_path)("rescue", "inspect", *words, "--json").error(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("url=redis\\://\\:s3cret\\@db\\:6379\n", "redis://:(6 characters)@db:6379"),
+        ("url=mysql://shop:s3\\\n    cret@db/shop\n", "mysql://shop:(6 characters)@db/shop"),
+        ("url=C\\:\\\\data\\u0041\n", "C:\\dataA"),
+    ],
+)
+def test_properties_are_read_as_java_reads_them(text: str, found: str) -> None:
+    """Values that go on in the next line and escaped characters, so that a secret in them is seen as one."""
+    (value,) = read_settings("application.properties", text).values()
+    assert shown("url", value, reveal=False) == {"key": "url", "value": found}

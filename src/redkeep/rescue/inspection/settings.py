@@ -119,7 +119,22 @@ def read_settings(name: str, text: str) -> dict[str, str]:
             return from_python(text)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
         pass
+    if name.endswith(".properties"):
+        return {k: _ESCAPED.sub(_unescaped, v) for k, v in from_lines(_CONTINUED.sub(r"\1", text)).items()}
     return from_lines(text)
+
+
+#: As java.util.Properties has them: a line that goes on in the next one, and characters that are written otherwise.
+_CONTINUED = re.compile(r"(?<!\\)((?:\\\\)*)\\\r?\n[ \t\f]*")
+_ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return (
+        chr(int(match[1], 16))
+        if match[1]
+        else {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}.get(match[2], match[2])
+    )
 
 
 #: A value that begins with ``@`` or a backquote is not YAML; Maven's placeholders do.
