@@ -142,6 +142,33 @@ def test_control_c_undoes_a_hang_and_removes_the_keys(sentinel: Here) -> None:
     assert _drill_keys(sentinel) <= before
 
 
+def test_a_drill_that_is_cut_short_keeps_what_its_runs_measured(sentinel: Here) -> None:
+    before = len(_history(sentinel))
+    process = subprocess.Popen(
+        sentinel.run.argv("drill", "replica-kill", "--runs", "2", "--yes"),
+        cwd=sentinel.folder,
+        env=sentinel.run.variables(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        told = ""
+        for line in process.stderr or ():
+            told += line
+            if line.startswith("run 2 of 2"):
+                process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, told
+    assert "what 1 of the runs measured is in" in told
+    assert len(_history(sentinel)) == before + 1
+    until(lambda: _well(sentinel), seconds=60)
+
+
+def _history(here: Here) -> list[dict[str, Any]]:
+    return list(here.run("drill", "--history", "--json").ok().json["drills"])
+
+
 def _drill_keys(here: Here) -> set[str]:
     primary = next(n["name"] for n in here.status() if n["role"] == "primary")
     return set(here.admin(int(primary.rpartition(":")[2])).scan_iter("redkeep:drill:*", count=1000))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import shlex
 import tempfile
 import time
@@ -20,9 +19,10 @@ from redkeep.model.drill import FAULTS, HELD, ClientFelt, Drill, Felt, Happened,
 from redkeep.model.events import Approval, Approve, Emit, Note
 from redkeep.planning.drills import drilling
 from redkeep.planning.drills.drilling import check_kind
-from redkeep.run import clientprograms, measure
+from redkeep.run import clientprograms, drillrecord, measure
 from redkeep.run.clientride import Ride, Rider, remove_keys, ridden
 from redkeep.run.deployment import Deployment, Sight, hosts_of
+from redkeep.run.drillrecord import SLICE_MS
 from redkeep.run.faulting import Prepared, drop_connections, prepare
 from redkeep.run.load import Lane, Load, audit
 from redkeep.run.lock import locked
@@ -39,9 +39,6 @@ CALM = 1.5
 START_LIMIT = 60.0
 #: Seconds between a shard's reads of what was acknowledged last.
 READ_INTERVAL = 0.02
-#: Milliseconds that one slice of a run's series covers.
-SLICE_MS = 50
-FOLDER = "drills"
 
 __all__ = ["SLICE_MS", "Wanted", "check_kind", "drill", "history"]
 
@@ -84,28 +81,46 @@ async def drill(
         await _consent(approve, spec, wanted, targets[0])
         runs: list[Run] = []
         began = datetime.now(UTC)
-        async with locked(hosts_of(deployment), purpose="drill"), _crashes_allowed(deployment):
-            for _ in range(wanted.runs):
-                for kind in wanted.faults:
-                    if runs:
-                        await _settled(deployment, sight)
-                        sight = await deployment.look()
-                    emit(Note(f"run {len(runs) + 1} of {wanted.runs * len(wanted.faults)}: {kind}"))
-                    target = _target(deployment, sight, kind, wanted)
-                    runs.append(await _run(deployment, sight, target, wanted, emit, rider))
-                    deployment.journal("drill").note(
-                        f"{kind} of {runs[-1].subject}: {runs[-1].window_ms:.0f} ms, {runs[-1].lost} lost"
-                    )
-        found = Drill(
-            name=spec.name,
-            mode=spec.mode,
-            engine=str(deployment.expected),
-            began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
-            fault=wanted.faults[0] if len(wanted.faults) == 1 else "sequence",
-            settings=_settings(deployment, sight, wanted),
-            runs=tuple(runs),
+        try:
+            async with locked(hosts_of(deployment), purpose="drill"), _crashes_allowed(deployment):
+                await _runs(deployment, sight, wanted, emit, rider, runs)
+        except BaseException:
+            if runs:
+                kept = _kept(deployment, sight, wanted, runs, began)
+                emit(Note(f"cut short; what {len(runs)} of the runs measured is in {kept.report}"))
+            raise
+        return _kept(deployment, sight, wanted, runs, began)
+
+
+async def _runs(
+    deployment: Deployment, sight: Sight, wanted: Wanted, emit: Emit, rider: Rider | None, done: list[Run]
+) -> None:
+    """One after the other; each is added to ``done``."""
+    for kind in wanted.faults * wanted.runs:
+        if done:
+            await _settled(deployment, sight)
+            sight = await deployment.look()
+        emit(Note(f"run {len(done) + 1} of {wanted.runs * len(wanted.faults)}: {kind}"))
+        target = _target(deployment, sight, kind, wanted)
+        done.append(await _run(deployment, sight, target, wanted, emit, rider))
+        deployment.journal("drill").note(
+            f"{kind} of {done[-1].subject}: {done[-1].window_ms:.0f} ms, {done[-1].lost} lost"
         )
-        return _kept(deployment, found, began)
+
+
+def _kept(
+    deployment: Deployment, sight: Sight, wanted: Wanted, runs: Sequence[Run], began: datetime
+) -> Drill:
+    found = Drill(
+        name=deployment.spec.name,
+        mode=deployment.spec.mode,
+        engine=str(deployment.expected),
+        began=f"{began:%Y-%m-%dT%H:%M:%SZ}",
+        fault=wanted.faults[0] if len(wanted.faults) == 1 else "sequence",
+        settings=_settings(deployment, sight, wanted),
+        runs=tuple(runs),
+    )
+    return drillrecord.keep(deployment.vault.folder, found, began)
 
 
 @contextlib.asynccontextmanager
@@ -350,45 +365,8 @@ def _settings(deployment: Deployment, sight: Sight, wanted: Wanted) -> dict[str,
     }
 
 
-def _kept(deployment: Deployment, found: Drill, began: datetime) -> Drill:
-    """On record in ``.redkeep/``, with the series that pictures are made from."""
-    folder = deployment.vault.folder / FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{began:%Y%m%d-%H%M%S}-{found.fault}.json"
-    found = replace(found, report=str(path))
-    document = found.as_json()
-    for run, shown in zip(found.runs, document["runs"], strict=True):
-        for felt, shard in zip(run.felt, shown["shards"], strict=True):
-            shard["series"] = felt.series
-    document["slice_ms"] = SLICE_MS
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    part.rename(path)
-    return found
-
-
 def history(spec: Spec, file: Path) -> list[dict[str, Any]]:
-    """All drills on record, the oldest first; a file that is not one is passed over."""
+    """All drills on record, the oldest first."""
     from redkeep.run.vault import Vault
 
-    found = []
-    for path in sorted((Vault(file, spec.name).folder / FOLDER).glob("*.json")):
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if _is_record(document):
-            found.append(document)
-    return found
-
-
-def _is_record(document: Any) -> bool:
-    """Whether it has what a list of drills shows; somebody may have put something else there."""
-    words, numbers = ("began", "fault", "mode"), ("median_window_ms", "longest_window_ms", "lost")
-    return (
-        isinstance(document, dict)
-        and isinstance(document.get("runs"), list)
-        and all(isinstance(run, dict) for run in document["runs"])
-        and all(isinstance(document.get(w), str) for w in words)
-        and all(isinstance(document.get(n), int | float) for n in numbers)
-    )
+    return drillrecord.records(Vault(file, spec.name).folder)
