@@ -69,12 +69,12 @@ def test_the_timer_has_the_last_word_where_the_fault_may_still_be_caused(tmp_pat
     with process() as child:
         fault = hang(Process(child.pid, "/"))
         folder = str(tmp_path)
-        script = armed(fault, name=NAME, seconds=-13, systemd=False, folder=folder)  # in two seconds
+        script = armed(fault, name=NAME, seconds=-5, systemd=False, folder=folder)  # in ten seconds
         timer, _, cause = script.partition(fault.cause)
         _shell(timer)
         _shell(undone(fault, name=NAME, systemd=False, folder=folder, over=False))
         _shell(f"set -e\n{fault.cause}{cause}")
-        assert _state(child.pid) == "T"
+        until(lambda: _state(child.pid) == "T", seconds=8)
         until(lambda: _state(child.pid) != "T", seconds=30)
         assert not (tmp_path / f"{NAME}.pid").exists()
 
