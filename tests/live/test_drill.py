@@ -128,7 +128,7 @@ def test_the_timer_undoes_a_hang_when_the_tool_was_killed(sentinel: Here) -> Non
     with _hanging(sentinel) as (process, pid):
         process.kill()
     assert _state(pid) == "T"
-    until(lambda: _state(pid) == "S", seconds=30)
+    until(lambda: _state(pid) != "T", seconds=40)
     until(lambda: _well(sentinel), seconds=60)
 
 
@@ -137,7 +137,7 @@ def test_control_c_undoes_a_hang_and_removes_the_keys(sentinel: Here) -> None:
     with _hanging(sentinel) as (process, pid):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-    assert _state(pid) == "S"
+    assert _state(pid) != "T"
     until(lambda: _well(sentinel), seconds=60)
     assert _drill_keys(sentinel) <= before
 
@@ -178,7 +178,7 @@ def _drill_keys(here: Here) -> set[str]:
 def _hanging(here: Here) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A drill that has just stopped a primary: the command, and that server's process."""
     process = subprocess.Popen(
-        here.run.argv("drill", "primary-hang", "--yes", "--hold", "1"),
+        here.run.argv("drill", "primary-hang", "--yes", "--hold", "5"),
         cwd=here.folder,
         env=here.run.variables(),
         stdin=subprocess.DEVNULL,
