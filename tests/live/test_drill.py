@@ -144,15 +144,7 @@ def test_control_c_undoes_a_hang_and_removes_the_keys(sentinel: Here) -> None:
 
 def test_a_drill_that_is_cut_short_keeps_what_its_runs_measured(sentinel: Here) -> None:
     before = len(_history(sentinel))
-    process = subprocess.Popen(
-        sentinel.run.argv("drill", "replica-kill", "--runs", "2", "--yes"),
-        cwd=sentinel.folder,
-        env=sentinel.run.variables(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = _begun(sentinel, "replica-kill", "--runs", "2")
     with process:
         told = ""
         for line in process.stderr or ():
@@ -174,11 +166,9 @@ def _drill_keys(here: Here) -> set[str]:
     return set(here.admin(int(primary.rpartition(":")[2])).scan_iter("redkeep:drill:*", count=1000))
 
 
-@contextlib.contextmanager
-def _hanging(here: Here) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A drill that has just stopped a primary: the command, and that server's process."""
-    process = subprocess.Popen(
-        here.run.argv("drill", "primary-hang", "--yes", "--hold", "5"),
+def _begun(here: Here, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        here.run.argv("drill", *words, "--yes"),
         cwd=here.folder,
         env=here.run.variables(),
         stdin=subprocess.DEVNULL,
@@ -186,6 +176,12 @@ def _hanging(here: Here) -> Iterator[tuple[subprocess.Popen[str], int]]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextlib.contextmanager
+def _hanging(here: Here) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A drill that has just stopped a primary: the command, and that server's process."""
+    process = _begun(here, "primary-hang", "--hold", "5")
     with process:
         line = ""
         for line in process.stderr or ():

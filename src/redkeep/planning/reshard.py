@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Literal
 
 from redkeep.model.engine import Capability
 from redkeep.model.plan import Step
-from redkeep.model.slots import SlotRange, in_ranges, ranges_text, to_ranges
+from redkeep.model.slots import SlotRange, in_ranges, parse_ranges, ranges_text, to_ranges
 from redkeep.model.topology import NodeView
 from redkeep.planning.provision import reachable
 
 if TYPE_CHECKING:
+    from redkeep.model.plan import Plan
     from redkeep.model.topology import ClusterView, Observed
     from redkeep.planning.desired import Desired, DesiredNode
 
@@ -35,7 +36,8 @@ ATOMIC_PAUSE = 0.2
 #: A shard that is off its share by less than this part of it is left alone, where keys or memory count: both change all
 #: the time. (redis-cli rebalances from 2 % on as well.)
 TOLERANCE = 0.02
-
+#: Keys of this many slots are written to, to tell what clients feel.
+_PROBED = 8
 
 _ATOMIC = (Capability.ATOMIC_MIGRATION_SOURCE, Capability.ATOMIC_MIGRATION_TARGET)
 
@@ -145,6 +147,24 @@ def emptied(found: Iterable[Shard], moves: Iterable[Move]) -> tuple[str, ...]:
         change[move.source] = change.get(move.source, 0) - move.count
         change[move.target] = change.get(move.target, 0) + move.count
     return tuple(s.name for s in found if s.count and s.count + change.get(s.name, 0) <= 0)
+
+
+def probed(desired: Desired, found: Sequence[Shard], plan: Plan) -> dict[int, tuple[str, int]]:
+    """Slots whose keys tell what clients feel, and where these find them: of each move the first, and beside it one that
+    its source keeps."""
+    chosen: dict[int, tuple[str, int]] = {}
+    kept = {shard.name: in_ranges(shard.slots) for shard in found}
+    for step in plan:
+        if step.action != "move-slots":
+            continue
+        source = desired.node(step.node)
+        address = (source.wire.client_announce or source.wire.announce, source.port)
+        going = in_ranges(parse_ranges(str(step.args["slots"])))
+        staying = next((s for s in kept.get(step.node, ()) if s not in going), None)
+        for slot in (going[0], staying):
+            if slot is not None and len(chosen) < _PROBED:
+                chosen[slot] = address
+    return chosen
 
 
 def goals(moves: Iterable[Move]) -> dict[str, tuple[SlotRange, ...]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from redkeep.errors import EngineError, NodeUnreachable, RefusedError, UsageError
 from redkeep.model.events import Approval, Approve, Emit, Note
 from redkeep.model.plan import Plan
-from redkeep.model.slots import SLOTS, in_ranges, parse_ranges, ranges_text
+from redkeep.model.slots import SLOTS, in_ranges, ranges_text
 from redkeep.model.topology import NodeView, Observed
 from redkeep.planning import reshard as planning
 from redkeep.planning.identity import check_identity
@@ -43,8 +43,6 @@ _WHOLE_LIMIT, _READY_LIMIT = 30.0, 60.0
 #: Keys and bytes in a second, for an estimate before anything was measured here.
 _KEYS_PER_SECOND = {"atomic": 300_000.0, "migrate": 80_000.0}
 _BYTES_PER_SECOND = {"atomic": 100e6, "migrate": 50e6}
-#: Keys of this many slots are written to by ``--probe``.
-_PROBED = 8
 
 
 @dataclass(frozen=True)
@@ -390,25 +388,11 @@ def _problem(desired: Desired, observed: Observed) -> tuple[str, str] | None:
 async def _probing(
     deployment: Deployment, sight: Sight, plan: Plan, *, wanted: bool
 ) -> AsyncIterator[Felt | None]:
-    """Of each move the first slot and, beside it, one that its source keeps."""
     if not wanted:
         yield None
         return
-    chosen: dict[int, tuple[str, int]] = {}
-    for step in plan:
-        if step.action != "move-slots":
-            continue
-        source = sight.desired.node(step.node)
-        address = (source.wire.client_announce or source.wire.announce, source.port)
-        going = in_ranges(parse_ranges(str(step.args["slots"])))
-        staying = next(
-            (s for x in _shards(sight) if x.name == step.node for s in in_ranges(x.slots) if s not in going),
-            None,
-        )
-        for slot in (going[0], staying):
-            if slot is not None and len(chosen) < _PROBED:
-                chosen[slot] = address
-    async with felt(deployment, vantage(deployment)[0], chosen.items()) as found:
+    slots = planning.probed(sight.desired, _shards(sight), plan)
+    async with felt(deployment, vantage(deployment)[0], slots.items()) as found:
         await asyncio.sleep(0.2)
         yield found
         await asyncio.sleep(0.2)

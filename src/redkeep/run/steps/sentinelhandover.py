@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from redkeep.errors import EngineError, RefusedError, ReplyError, WireError
 from redkeep.run.steps.context import Context, role_of, until
+from redkeep.run.steps.preferring import preferred
 from redkeep.wire import replies
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ POLL = 0.001
 async def by_sentinels(context: Context, old: DesiredNode, new: DesiredNode) -> None:
     """Raises ``RefusedError`` where nothing was changed, ``EngineError`` otherwise."""
     asked = await _with_a_quorum(context, old)
-    async with _preferred(context, new):
+    async with preferred(context, new):
         await _seen_by(context, asked, new)
         await _in_step(context, asked, new)
         promoted = await _held(context, asked, old, new)
@@ -177,40 +177,6 @@ async def _with_a_quorum(context: Context, old: DesiredNode) -> DesiredNode:
 async def _flags(context: Context, sentinel: DesiredNode) -> str:
     said = await context.fleet.call(sentinel, "SENTINEL", "MASTER", context.desired.spec.name)
     return replies.flat_map(said).get("flags", "")
-
-
-@contextlib.asynccontextmanager
-async def _preferred(context: Context, new: DesiredNode) -> AsyncIterator[None]:
-    """The Sentinels choose by priority, then by offset. Where there is a choice, ours is put first for a moment."""
-    if len(context.desired.present) < 3:
-        yield
-        return
-    await _prefer(context, new)
-    try:
-        yield
-    finally:
-        await _prefer(context, None)
-
-
-async def _prefer(context: Context, first: DesiredNode | None) -> None:
-    """All others get what the deployment file says, also one that an earlier run, cut off, had put first."""
-    name = "replica-priority"
-
-    async def one(node: DesiredNode) -> None:
-        wanted = "1" if node == first else node.settings.get(name, "100")
-        for last in (False, True):  # Sentinels close all connections of a server whose role they change
-            try:
-                await context.fleet.call(node, "CONFIG", "SET", name, wanted)
-                return
-            except WireError as error:
-                if node == first:
-                    raise
-                context.fleet.drop(node)
-                if last or "no answer" in error.what:
-                    context.note(f"{node.name}: {name} was not set to {wanted}: {error.what}")
-                    return
-
-    await asyncio.gather(*map(one, context.desired.servers))
 
 
 async def _seen_by(context: Context, sentinel: DesiredNode, new: DesiredNode) -> None:
