@@ -73,10 +73,8 @@ def extract(
     try:
         done = into.begin()
         todo = _todo(taking, done)
-        for (
-            path,
-            item,
-        ) in done.items():  # what an earlier run took stays in the manifest, and is verified again
+        # what an earlier run took stays in the manifest, and is verified again
+        for path, item in done.items():
             if path not in taking.items:
                 taking.items[path] = item
                 if item.problem:

@@ -19,9 +19,8 @@ async def bring_functions(source: End, target: End) -> bool:
 
     Raises ``EngineError`` where the target cannot load them: an older version, for example.
     """
-    ours, theirs = [
-        (await at.client.pipeline([("FUNCTION", "LIST")]))[0] for at in (source, target)
-    ]  # an error: a version without functions
+    # an error as the answer: a version without functions
+    ours, theirs = [(await at.client.pipeline([("FUNCTION", "LIST")]))[0] for at in (source, target)]
     if isinstance(ours, ReplyError) or not ours or (not isinstance(theirs, ReplyError) and theirs):
         return False
     if (await target.view()).me.slots:

@@ -23,7 +23,8 @@ _SETTING = "cluster-allow-replica-migration"
 @contextlib.asynccontextmanager
 async def staying(deployment: Deployment, sight: Sight, primaries: Iterable[str]) -> AsyncIterator[None]:
     """While the block runs, these primaries and their replicas stay what they are. Then the setting is as before: it matters
-    only in the moment in which a slot goes. Should we be killed, a restart brings it back."""
+    only in the moment in which a slot goes. Should we be killed, it stays off until the server starts anew, or, where a
+    CONFIG REWRITE came in between, until somebody sets it."""
     held: list[DesiredNode] = []
     for name in primaries:
         primary = sight.desired.node(name)

@@ -232,9 +232,8 @@ async def _held_until_equal(context: Context, old: DesiredNode, new: DesiredNode
         while True:
             mine = int(str((await role_of(context, old))[1]))
             theirs = await asyncio.gather(*(_offset(context, n) for n in replicas))
-            if (
-                asyncio.get_running_loop().time() > deadline
-            ):  # what was written since the hold ended, none may have
+            # what was written since the hold ended, none may have: so this is asked first
+            if asyncio.get_running_loop().time() > deadline:
                 lacking = max(0, *(mine - offset for offset in theirs))
                 raise _refused(old, f"its replicas did not catch up in time, {lacking} bytes are lacking")
             if all(offset >= mine for offset in theirs):
